@@ -1,0 +1,4 @@
+"""Container engines: how a command line runs in an image (installed and imported as ``toilcache.containers``).
+
+Knows engines and their mounts. Must not know batch adapters, the leader or what runs inside the container.
+"""
