@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show(value: object) -> str:
-    """Give a value as a one-line message may hold it: quoted where blanks or control characters hide in it."""
+    """Give a value as a one-line message may hold it: quoted if blanks or control characters hide in it."""
     text = str(value)
     if text and text.isprintable() and not any(c in text for c in " '\""):
         return text
@@ -173,7 +173,7 @@ class JobStoreVersionError(ToilcacheError):
         """Name the job store, its format version and the one this engine reads."""
         super().__init__(
             f"cannot open job store {show(locator)}: its format is version {show(found)} and this program "
-            f"reads {show(expected)}; finish the workflow with the toilcache that began it, or start anew elsewhere"
+            f"reads {show(expected)}; use the toilcache that began the workflow, or start anew elsewhere"
         )
         self.locator = str(locator)
         self.found = found

@@ -113,7 +113,7 @@ def sync_directory(path: AnyPath) -> None:
 
 
 def sync_filesystem(path: AnyPath) -> None:
-    """Make all that was written to the file system of `path` survive a power cut; OSError if the disk failed."""
+    """Make all that was written to the file system of `path` survive a power cut (OSError: it did not)."""
     import ctypes
 
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)

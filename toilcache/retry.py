@@ -97,7 +97,8 @@ def retry(
 def deprecated(new_function_name: str) -> Callable[[Callable[P, RT]], Callable[P, RT]]:
     """Mark a function as the old name of another; calling it warns (specification line 1066).
 
-    The warning is a DeprecationWarning. The marked function carries its message as `__deprecated__`, as PEP 702 has it.
+    The warning is a DeprecationWarning. The marked function carries its message as `__deprecated__`
+    (PEP 702).
     """
 
     def decorate(function: Callable[P, RT]) -> Callable[P, RT]:
