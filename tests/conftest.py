@@ -1,0 +1,89 @@
+"""What holds for every test: the machine's own settings stay outside, and what did not run is said.
+
+Tests of real engines and schedulers carry the mark ``real``. They run under TESTBED=1 only, where the machine
+is expected to bring everything up: there a skipped one is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+TESTBED = os.environ.get("TESTBED") == "1"
+CACHE = Path(__file__).resolve().parent.parent / ".cache"
+
+# The same examples on every run, and no time limit: a slow machine is not a fault.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
+
+
+def pytest_configure() -> None:
+    """Hide the person's own configuration from the tests and from every process they start."""
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(CACHE / "hypothesis")
+    for name in [name for name in os.environ if name.startswith("TOILCACHE_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _no_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point HOME to an empty directory, so that no configuration file of a person is read."""
+    home = tmp_path_factory.getbasetemp() / "home"
+    home.mkdir(exist_ok=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+
+
+def missing_for_real_tests() -> str | None:
+    """Say what keeps the tests of real engines from running here; None if nothing does."""
+    if not TESTBED:
+        return "real engines are brought up under TESTBED=1 only"
+    if os.geteuid() != 0:
+        return "TESTBED=1 needs root"
+    if not Path("/etc/debian_version").exists():
+        return "TESTBED=1 needs Debian"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests of real engines where there are none."""
+    reason = missing_for_real_tests()
+    if reason is not None:
+        for item in items:
+            if item.get_closest_marker("real"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a skipped real test a failure under TESTBED=1."""
+    report = yield
+    if TESTBED and report.skipped and item.get_closest_marker("real"):
+        report.outcome = "failed"
+        report.longrepr = f"a test of a real engine was skipped under TESTBED=1: {skip_reason(report)}"
+    return report
+
+
+def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Give the reason of a skipped test without its place."""
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+    return text.removeprefix("Skipped: ")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say, as the last lines before pytest's own, which tests did not run and why."""
+    left_out: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        left_out[skip_reason(report)] += 1
+    deselected = len(terminalreporter.stats.get("deselected", []))
+    if deselected:
+        left_out[f"left out by -m {config.option.markexpr!r} or -k {config.option.keyword!r}"] = deselected
+    for reason, count in sorted(left_out.items()):
+        terminalreporter.write_line(f"did not run: {count} test{'s' if count > 1 else ''} ({reason})")
+    if not left_out:
+        terminalreporter.write_line("did not run: nothing was skipped")

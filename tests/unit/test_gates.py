@@ -1,0 +1,146 @@
+"""The gates themselves: each is shown a fault and must be red, under this repository's own settings."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.repository import BIN, ROOT, bare_product, copy_product, run
+
+RUFF = [str(BIN / "ruff"), "check", "--no-cache", "--output-format", "concise", "."]
+UPWARD = {
+    "toilcache/errors.py": "def hidden() -> object:\n    import toilcache.{above}\n    return toilcache\n",
+    "batch/planted.py": "import toilcache.{above}\n",
+    "containers/planted.py": "import toilcache.batch\n",
+}
+
+
+def test_mypy_sees_a_type_error_once_and_through_the_symlink(tmp_path: Path) -> None:
+    place = bare_product(tmp_path)
+    (place / "batch" / "planted.py").write_text('"""Planted."""\n\nnumber: int = "text"\n')
+    code, output = run([sys.executable, "-m", "mypy"], cwd=place)
+    assert code == 1
+    assert output.count("[assignment]") == 1
+    assert "toilcache/batch/planted.py:3" in output
+
+
+def test_mypy_asks_for_types(tmp_path: Path) -> None:
+    place = bare_product(tmp_path)
+    (place / "toilcache" / "planted.py").write_text('"""Planted."""\n\n\ndef untyped(x):\n    return x\n')
+    code, output = run([sys.executable, "-m", "mypy"], cwd=place)
+    assert code == 1
+    assert "[no-untyped-def]" in output
+
+
+@pytest.mark.parametrize("where", UPWARD)
+def test_an_import_that_points_upward_is_seen(where: str, tmp_path: Path) -> None:
+    place = copy_product(tmp_path / "copy")
+    (place / "toilcache" / "leader" / "planted.py").write_text("")
+    with (place / where).open("a") as file:
+        file.write(UPWARD[where].format(above="leader.planted"))
+    code, output = run([str(BIN / "lint-imports"), "--no-cache", "--no-logo"], cwd=place)
+    assert code == 1
+    assert "BROKEN" in output
+
+
+def test_a_module_outside_the_layers_is_seen(tmp_path: Path) -> None:
+    place = copy_product(tmp_path / "copy")
+    (place / "toilcache" / "planted.py").write_text("")
+    code, output = run([str(BIN / "lint-imports"), "--no-cache", "--no-logo"], cwd=place)
+    assert code == 1
+    assert "planted" in output
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("import batch", "TID251"),
+        ("from containers import x", "TID251"),
+        ("from . import x", "TID252"),
+        ("import os", "F401"),
+    ],
+)
+def test_ruff_sees_a_forbidden_import(line: str, rule: str, tmp_path: Path) -> None:
+    place = bare_product(tmp_path)
+    (place / "batch" / "planted.py").write_text(f'"""Planted."""\n\n{line}\n')
+    code, output = run(RUFF, cwd=place)
+    assert code == 1
+    assert rule in output
+
+
+def run_planted_tests(place: Path, text: str, *options: str, **environment: str) -> tuple[int, list[str]]:
+    """Run tests under copies of our settings and conftest.py; give the exit code and the lines printed."""
+    bare_product(place)
+    (place / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "conftest.py", place / "tests")
+    (place / "tests" / "test_planted.py").write_text(text)
+    code, output = run([sys.executable, "-m", "pytest", *options], cwd=place, **environment)
+    return code, output.splitlines()
+
+
+def test_a_warning_is_an_error(tmp_path: Path) -> None:
+    text = "import warnings\n\n\ndef test_it():\n    warnings.warn('planted', UserWarning)\n"
+    code, lines = run_planted_tests(tmp_path, text)
+    assert code == 1
+    assert "1 failed" in lines[-1]
+
+
+def test_an_unknown_mark_is_an_error(tmp_path: Path) -> None:
+    code, lines = run_planted_tests(
+        tmp_path, "import pytest\n\n\n@pytest.mark.reel\ndef test_it():\n    pass\n"
+    )
+    assert code != 0
+    assert "reel" in "\n".join(lines)
+
+
+REAL = """
+import os
+
+import pytest
+
+
+@pytest.mark.real
+def test_engine():
+    pytest.skip("no engine")
+
+
+@pytest.mark.soak
+def test_long():
+    pass
+
+
+def test_settings(monkeypatch):
+    assert "TOILCACHE_WORK_DIR" not in os.environ
+"""
+
+
+def test_what_did_not_run_is_said_before_the_last_line(tmp_path: Path) -> None:
+    code, lines = run_planted_tests(tmp_path, REAL, TESTBED="0", TOILCACHE_WORK_DIR="/nowhere")
+    assert code == 0, "\n".join(lines)
+    assert "1 passed, 1 skipped, 1 deselected" in lines[-1]
+    assert lines[-3:-1] == [
+        "did not run: 1 test (left out by -m 'not soak' or -k '')",
+        "did not run: 1 test (real engines are brought up under TESTBED=1 only)",
+    ]
+
+
+def test_a_skipped_real_test_fails_on_the_test_bed(tmp_path: Path) -> None:
+    code, lines = run_planted_tests(tmp_path, REAL, TESTBED="1")
+    assert code == 1
+    assert "1 failed, 1 passed, 1 deselected" in lines[-1]
+
+
+def test_coverage_follows_the_symlinks(tmp_path: Path) -> None:
+    text = "import toilcache.batch.planted\n\n\ndef test_it():\n    assert toilcache.batch.planted.x\n"
+    bare_product(tmp_path / "product")
+    (tmp_path / "product" / "batch" / "planted.py").write_text("x = 1\nif x == 2:\n    x = 3\n")
+    (tmp_path / "product" / "tests").mkdir()
+    (tmp_path / "product" / "tests" / "test_planted.py").write_text(text)
+    argv = [sys.executable, "-m", "pytest", "--cov", "--cov-report=term"]
+    code, output = run(argv, cwd=tmp_path / "product", PYTHONPATH=str(tmp_path / "product"))
+    assert code == 0, output
+    (line,) = [line for line in output.splitlines() if line.startswith("batch/planted.py")]
+    assert line.split()[1:5] == ["3", "1", "2", "1"]
