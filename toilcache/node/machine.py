@@ -1,0 +1,136 @@
+"""How big this machine is, and which processes on it are still whose.
+
+This module knows /proc, cgroups and psutil. It must not know jobs, stores or schedulers: a marker is any
+environment entry that the caller gave to what it started.
+"""
+
+from __future__ import annotations
+
+import os
+
+from toilcache.node.cgroups import cgroup_cores, cgroup_memory
+from toilcache.node.coordination import boot_id
+
+
+class Machine:
+    """What jobs may use here: cores (a float), memory in bytes, and the machine's name."""
+
+    __slots__ = ("cores", "hostname", "memory", "node_id")
+
+    def __init__(self, cores: float, memory: int, hostname: str, node_id: str) -> None:
+        self.cores = cores
+        self.memory = memory
+        self.hostname = hostname
+        self.node_id = node_id
+
+    def __repr__(self) -> str:
+        return f"Machine(cores={self.cores}, memory={self.memory}, hostname={self.hostname!r})"
+
+
+def machine() -> Machine:
+    """Measure this machine as this process may use it: CPU affinity and cgroup limits (v1 and v2) count."""
+    import psutil
+
+    cores = min([float(len(os.sched_getaffinity(0))), *cgroup_cores()])
+    memory = min([int(psutil.virtual_memory().total), *cgroup_memory()])
+    return Machine(cores, memory, os.uname().nodename, node_id())
+
+
+def node_id() -> str:
+    """Return a name for this node and this boot of it: host name, a dash, the boot id.
+
+    A container with a host name of its own gives another first part; the boot id is the kernel's and is the
+    same in every container. The machine-id file would not do: images carry copies of it.
+    """
+    return f"{os.uname().nodename}-{boot_id()}"
+
+
+def disk_free(path: str) -> int:
+    """Return the bytes that a user without privileges may still write on the file system of `path`."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def oom_kills() -> int:
+    """Return how often this kernel has killed a process for memory since boot; 0 where it does not tell."""
+    try:
+        with open("/proc/vmstat", encoding="ascii") as table:
+            return parse_oom_kills(table.read())
+    except OSError:
+        return 0
+
+
+def parse_oom_kills(vmstat: str) -> int:
+    """Find the counter in the text of /proc/vmstat (kernel 4.13 and later)."""
+    for line in vmstat.splitlines():
+        name, _, value = line.partition(" ")
+        if name == "oom_kill" and value.strip().isdigit():
+            return int(value)
+    return 0
+
+
+def process_start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None if there is no such process.
+
+    With the pid it names a process for as long as the node is up. Read from the kernel as it is: a start time
+    as a date, which psutil makes of it, moves when the clock is set. A zombie counts as no process.
+    """
+    found = _stat(pid)
+    return None if found is None else found[1]
+
+
+def is_process(pid: int, start_time: int) -> bool:
+    """Tell whether the process that was seen with this pid and start time still runs."""
+    return process_start_time(pid) == start_time
+
+
+def end_marked_processes(marker: str, grace: float = 2.0, session: int | None = None) -> list[int]:
+    """End every process started with `marker` ("NAME=value") in its environment; return their pids.
+
+    They get SIGTERM, and SIGKILL after `grace` seconds; what they start meanwhile is found too. A child that
+    was forked without an exec shows its parent's environment, so `session` also ends all processes of that
+    session: only safe while its leader is a child that is not reaped yet. This process itself is spared, and
+    so are processes of others. Raises OSError if a process cannot be signalled.
+    """
+    from toilcache.node.ending import end_processes
+
+    return end_processes(lambda: _marked(os.fsencode(marker), session), grace)
+
+
+def _marked(marker: bytes, session: int | None) -> list[tuple[int, int]]:
+    """Find the marked processes as pairs of pid and start time."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            status = _stat(int(entry))
+            if status is not None and (status[0] == session or _has_marker(int(entry), marker)):
+                found.append((int(entry), status[1]))
+    return found
+
+
+def _has_marker(pid: int, marker: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return marker in file.read().split(b"\0")
+    except OSError:  # gone, or somebody else's
+        return False
+
+
+def _stat(pid: int) -> tuple[int, int] | None:
+    """Return session and start time of a living process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return parse_stat(file.read())
+    except OSError:
+        return None
+
+
+def parse_stat(text: bytes) -> tuple[int, int] | None:
+    """Read session and start time from /proc/PID/stat (proc(5)); None for a zombie or another shape.
+
+    The program's name stands in parentheses and may itself hold parentheses, spaces and newlines.
+    """
+    fields = text.rpartition(b")")[2].split()
+    if len(fields) < 20 or fields[0] in (b"Z", b"X", b"x"):
+        return None
+    return int(fields[3]), int(fields[19])
