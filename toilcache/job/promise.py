@@ -1,0 +1,132 @@
+"""Promises: stand-ins for return values of jobs that have yet to run.
+
+Knows how a promise names its job, how it is selected from, and how the values of a set of jobs are found
+without recursion. Must not know how descriptions are stored.
+"""
+
+from __future__ import annotations
+
+from toilcache.errors import JobException, JobPromiseConstraintError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from toilcache.job.description import JobDescription
+    from toilcache.job.identifiers import TemporaryID
+    from toilcache.job.job import Job
+    from toilcache.job_store.abstract import AbstractJobStore
+
+
+class Promise:
+    """The return value of a job, or a part of it, to be put in by the time a consumer runs.
+
+    May be passed as an argument, in containers too, and be returned (specification line 384).
+    """
+
+    __slots__ = ("_job", "_path")
+
+    def __init__(self, job: Job | str, path: tuple[Any, ...] = ()) -> None:
+        """Promise what the job (or the job of that id) returns, followed by the selections of the path."""
+        self._job = job
+        self._path = path
+
+    @property
+    def job_id(self) -> str | TemporaryID:
+        """Id of the promising job."""
+        return self._job if isinstance(self._job, str) else self._job.jobStoreID
+
+    @property
+    def path(self) -> tuple[Any, ...]:
+        """Keys, indices and slices that are applied in turn."""
+        return self._path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as id and path; `toilcache.job.body.loads` puts the value in its place."""
+        job_id = self.job_id
+        if not isinstance(job_id, str):
+            raise JobException(
+                f"cannot use the promise of {self._job}: that job was never added to the workflow; "
+                "add it with addChild or addFollowOn"
+            )
+        return fulfil, (job_id, self._path)
+
+    def __repr__(self) -> str:
+        """Show job and path."""
+        return f"Promise({self._job}{''.join(f', {key!r}' for key in self._path)})"
+
+
+def _refuse(self: Promise, *_: object) -> Any:
+    raise JobException(
+        f"cannot use the promise of {self._job} before it ran; pass the promise on as an argument of another job"
+    )
+
+
+for _operation in (
+    "getitem len iter next contains int float index add radd sub rsub mul rmul truediv rtruediv "
+    "floordiv mod neg lt le gt ge fspath bytes"
+).split():
+    setattr(Promise, f"__{_operation}__", _refuse)
+
+
+def fulfil(job_id: str, path: tuple[Any, ...]) -> Any:
+    """Rebuild a promise where nobody resolves it."""
+    return Promise(job_id, path)
+
+
+def select(value: Any, path: tuple[Any, ...], job_id: str) -> Any:
+    """Apply the selections of a promise to the whole return value; JobException where one does not fit."""
+    for key in path:
+        try:
+            value = value[key]
+        except (LookupError, TypeError) as error:
+            raise JobException(
+                f"cannot take {key!r} from what job {job_id} returned, a {type(value).__name__}: {error}"
+            ) from error
+    return value
+
+
+def resolve_values(store: AbstractJobStore, ids: Iterable[str]) -> dict[str, Any]:
+    """Give the return values of the jobs of these ids, promises within them put in.
+
+    Chains of promises of any length are followed without recursion. Raises JobPromiseConstraintError for
+    a job that has not returned, NoSuchJobException for one that is gone.
+    """
+    from toilcache.job.body import loads
+
+    values: dict[str, Any] = {}
+    open_: dict[str, JobDescription] = {}
+    stack = list(ids)
+    while stack:
+        job_id = stack[-1]
+        if job_id in values:
+            stack.pop()
+            continue
+        desc = open_.get(job_id)
+        if desc is None:
+            desc = open_[job_id] = store.load_job(job_id)
+            missing = [ref for ref in desc.result_refs if ref not in values]
+            if any(ref in open_ for ref in missing):
+                raise JobException(f"cannot resolve the result of {desc}: it contains itself")
+            stack.extend(missing)
+            if missing:
+                continue
+        stack.pop()
+        values[job_id] = loads(_result_bytes(store, desc), _getter(values))
+        del open_[job_id]
+    return values
+
+
+def _getter(values: dict[str, Any]) -> Callable[[str], Any]:
+    return values.__getitem__
+
+
+def _result_bytes(store: AbstractJobStore, desc: JobDescription) -> bytes:
+    if not desc.has_result:
+        raise JobPromiseConstraintError(desc)
+    if desc.result_file is None:
+        return desc.result or b""
+    with store.read_file_stream(desc.result_file) as stream:
+        data: bytes = stream.read()
+    return data
