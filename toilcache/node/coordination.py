@@ -72,7 +72,7 @@ class NodeDirs:
         return os.path.join(self.coordination, _HOSTS, _plain(name))
 
     def leader_lock(self, store: str) -> str:
-        """Return the path of the lock that only one leader of a job store (its locator) holds on this node."""
+        """Return the path of the lock that only one leader of a job store (a locator) holds on this node."""
         import zlib
 
         data = os.fsencode(store)
@@ -171,21 +171,19 @@ def _clean_tag(tag: str, bases: list[str], run: int | None) -> bool:
     bases = list(dict.fromkeys([*bases, *_noted_bases(tag, bases)]))
     paths = [path for base in bases for path in _entries(base, tag)]
     with ExitStack() as stack:
-        locks: list[LockFile] = []
         for base in dict.fromkeys(map(os.path.dirname, paths)):
             if not is_network_type(file_system_type(base)):  # no workflow has its lock there
                 lock = acquire(_lock_path(base, tag), shared=False, wait=False)
                 if lock is None:
                     return False
-                locks.append(stack.enter_context(lock))
+                stack.enter_context(lock)
+                stack.callback(lock.unlink)
         if not all(_is_unused(path, stack) for path in paths):
             return False
         if run is not None and any(_latest_run(path) > run for path in paths):
             return False
         for path in paths:
             _remove(path)
-        for lock in locks:
-            lock.unlink()
     return True
 
 
@@ -219,7 +217,7 @@ def _is_own(path: str) -> bool:
 
 
 def _is_of_this_node(path: str, tag: str) -> bool:
-    """Tell whether a directory was made on this node: by its boot, else by where it lies, else by its note."""
+    """Tell whether a directory was made on this node: by its boot, by where it lies, or by its note."""
     if tag.endswith(boot_id()[:8]) or not is_network_type(file_system_type(os.path.dirname(path))):
         return True
     return _read_note(path)[:1] == [os.uname().nodename]
@@ -263,6 +261,9 @@ def _lock_shared(path: str) -> LockFile:
             f"cannot lock {path!r}: its file system has no kernel locks; {COORDINATION_HINT}"
         ) from error
     assert lock is not None  # it waited
+    if os.fstat(lock.fd).st_uid != os.geteuid():
+        lock.close()
+        raise CoordinationDirError(f"cannot use {path!r}: it belongs to another user; {COORDINATION_HINT}")
     return lock
 
 

@@ -11,53 +11,67 @@ import os
 import select
 import signal
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
-_ROUNDS = 20
+    Targets: TypeAlias = list[tuple[int, int]]
+
+_ROUNDS = 10
 
 
-def end_processes(find: Callable[[], list[tuple[int, int]]], grace: float) -> list[int]:
-    """End all that `find` returns as (pid, start time) until it returns nothing; return the pids.
+def end_processes(find: Callable[[], Targets], grace: float) -> list[int]:
+    """End all that `find` returns as (pid, start time), until it returns nothing new; return the pids.
 
-    The first round asks with SIGTERM and waits up to `grace` seconds, the later ones kill.
+    The first round asks with SIGTERM and waits up to `grace` seconds, the later ones kill. What may not be
+    signalled, or does not end (it hangs in the kernel), is not among the returned.
     """
-    ended: set[int] = set()
+    seen: set[tuple[int, int]] = set()
+    refused: set[tuple[int, int]] = set()
     for number in range(_ROUNDS):
-        targets = find()
+        targets = [target for target in find() if target not in refused]
         if not targets:
             break
-        ended.update(pid for pid, _ in targets)
+        seen.update(targets)
         if number == 0:
-            _signal_all(targets, find, signal.SIGTERM, grace)
+            refused |= _signal_all(targets, find, signal.SIGTERM, grace)
         else:
-            _signal_all(targets, find, signal.SIGKILL, max(grace, 1.0))
-    return sorted(ended)
+            refused |= _signal_all(targets, find, signal.SIGKILL, 1.0)
+    return sorted(pid for pid, _ in seen - set(find()))
 
 
 def _signal_all(
-    targets: list[tuple[int, int]], find: Callable[[], list[tuple[int, int]]], number: int, wait: float
-) -> None:
-    """Signal those of the targets that are still the same processes, and wait for their end."""
+    targets: Targets, find: Callable[[], Targets], number: int, wait: float
+) -> set[tuple[int, int]]:
+    """Signal those targets that are still the same processes and wait for their end; return the refused."""
+    refused = set()
     with ExitStack() as stack:
         descriptors = {target: _open_process(target[0], stack) for target in targets}
         same = set(find())  # looked again with the descriptors open: who is found now is whom they hold
         signalled = [target for target in targets if target in same]
         for target in signalled:
-            with suppress(ProcessLookupError):
+            try:
                 _send(target[0], descriptors[target], number)
-        held = [fd for target in signalled if (fd := descriptors[target]) is not None]
+            except ProcessLookupError:
+                pass
+            except PermissionError:
+                refused.add(target)
+        waited = [target for target in signalled if target not in refused]
         deadline = time.monotonic() + wait
+        held = [fd for target in waited if (fd := descriptors[target]) is not None]
         _wait_for_end(held, deadline)
-        if len(held) < len(signalled):
-            _look_for_end(signalled, find, deadline)
+        if len(held) < len(waited):
+            _look_for_end(waited, find, deadline)
+    return refused
 
 
 def _open_process(pid: int, stack: ExitStack) -> int | None:
-    """Open a process; None if it is gone, or if the kernel (before 5.3) cannot."""
+    """Open a process; None if it is gone, or if this kernel (before 5.3) or this Python cannot."""
+    if not hasattr(os, "pidfd_open"):  # Python built with old kernel headers
+        return None
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -89,9 +103,7 @@ def _wait_for_end(descriptors: list[int], deadline: float) -> None:
             left.discard(fd)
 
 
-def _look_for_end(
-    targets: list[tuple[int, int]], find: Callable[[], list[tuple[int, int]]], deadline: float
-) -> None:
+def _look_for_end(targets: Targets, find: Callable[[], Targets], deadline: float) -> None:
     """Wait where the kernel has no descriptors of processes: look again and again."""
     while set(targets) & set(find()) and time.monotonic() < deadline:
         time.sleep(0.01)

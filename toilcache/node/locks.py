@@ -108,7 +108,7 @@ def acquire(path: str, *, shared: bool, wait: bool = True) -> LockFile | None:
     that took its place is locked instead. Raises OSError where the file system has no locks.
     """
     while True:
-        file = LockFile(path)
+        file = _existing_or_new(path)
         try:
             locked = file.lock(shared=shared, wait=wait)
         except BaseException:
@@ -119,6 +119,14 @@ def acquire(path: str, *, shared: bool, wait: bool = True) -> LockFile | None:
         file.close()
         if not locked:
             return None
+
+
+def _existing_or_new(path: str) -> LockFile:
+    # Not both at once: in a sticky directory the kernel may forbid O_CREAT on another's file even to root.
+    try:
+        return LockFile(path, os.O_RDWR)
+    except FileNotFoundError:
+        return LockFile(path)
 
 
 def _beyond_standard(fd: int) -> int:

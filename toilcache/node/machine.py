@@ -89,8 +89,8 @@ def end_marked_processes(marker: str, grace: float = 2.0, session: int | None = 
 
     They get SIGTERM, and SIGKILL after `grace` seconds; what they start meanwhile is found too. A child that
     was forked without an exec shows its parent's environment, so `session` also ends all processes of that
-    session: only safe while its leader is a child that is not reaped yet. This process itself is spared, and
-    so are processes of others. Raises OSError if a process cannot be signalled.
+    session: only safe while its leader is a child that is not reaped yet. This process itself and those of
+    other users are spared.
     """
     from toilcache.node.ending import end_processes
 
