@@ -40,7 +40,7 @@ _DURATION_UNITS = {word: seconds for seconds, words in _SECONDS.items() for word
 
 
 def parse_size(value: Number) -> int:
-    """Return a size in bytes, rounded up, from a number or a text such as "2 GiB"; UnitError names a bad value."""
+    """Return bytes, rounded up, from a number or a text such as "2 GiB"; UnitError names a bad value."""
     if not isinstance(value, str):
         return math.ceil(_checked_number(value, "size", _SIZE_EXAMPLES))
     match = _SIZE.fullmatch(value.strip())
@@ -49,9 +49,9 @@ def parse_size(value: Number) -> int:
     number, exponent, prefix, rest = match.groups()
     whole, _, fraction = number.partition(".")
     # Whole numbers throughout: floats would make 1.1 GB a byte too long.
-    amount = int(whole + fraction) * _factor(prefix, rest)
+    amount: int = int(whole + fraction) * _factor(prefix, rest)
     shift = int(exponent or 0) - len(fraction)
-    return amount * 10**shift if shift >= 0 else -(-amount // 10**-shift)
+    return amount * int(10**shift) if shift >= 0 else -(-amount // int(10**-shift))
 
 
 def parse_cores(value: Number) -> float:
@@ -92,6 +92,8 @@ def format_size(n: float) -> str:
 
 def format_duration(seconds: float) -> str:
     """Write a number of seconds for a person: "2.5s", "1m 30s", "3h 4m", "2d 5h"."""
+    if 0 < abs(seconds) < 0.95:
+        return f"{seconds * 1000:.0f}ms"
     if round(abs(seconds), 1) < 60:
         return f"{_short(seconds)}s"
     sign, rest = ("-" if seconds < 0 else ""), round(abs(seconds))

@@ -1,0 +1,136 @@
+"""The configuration of one workflow.
+
+Knows which values there are and how they are filled from parsed options. Must not know what they do. A worker
+unpickles Config, so argparse and TOML are imported only where a person's input is read.
+"""
+
+from __future__ import annotations
+
+from toilcache.errors import ConfigError
+from toilcache.options import OPTIONS, near_misses, option_defaults
+from toilcache.readers import BATCH_SYSTEM_ALIASES, KNOWN_BATCH_SYSTEMS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+__all__ = [
+    "BATCH_SYSTEM_ALIASES",
+    "KNOWN_BATCH_SYSTEMS",
+    "OPTIONS",
+    "Config",
+    "add_options",
+    "config_from_options",
+    "default_options",
+    "option_defaults",
+]
+
+
+class Config:
+    """The values that a workflow runs with; plain attributes, named as the options are.
+
+    Sizes are bytes, times seconds. None means: no limit, or whatever the part concerned chooses.
+    """
+
+    jobStore: str | None
+    workflowID: str | None
+    workflowAttemptNumber: int
+    restart: bool
+    forceRestart: bool
+    clean: str
+    cleanWorkDir: str
+    workDir: str | None
+    coordinationDir: str | None
+    batchSystem: str
+    maxLocalJobs: int | None
+    maxCores: float | None
+    maxMemory: int | None
+    maxDisk: int | None
+    disableChaining: bool
+    preload: bool
+    caching: bool | None
+    symlinkImports: bool
+    defaultMemory: int
+    defaultCores: float
+    defaultDisk: int
+    defaultAccelerators: list[Any]
+    defaultPreemptible: bool
+    retryCount: int
+    retryBackoff: float
+    maxJobDuration: float | None
+    badWorker: float
+    logLevel: str
+    logFile: str | None
+    writeLogs: str | None
+    writeLogsFromAllJobs: bool
+    disableProgress: bool
+    stats: bool
+
+    def __init__(self, **values: Any) -> None:
+        """Take every option's default, but the values given here; ConfigError on a name that is none."""
+        self.__setstate__({})
+        for name, value in values.items():
+            if name not in self.__dict__:
+                advice = near_misses(name, self.__dict__)
+                raise ConfigError(
+                    f"cannot set {name!r} in a configuration: there is no such option; {advice}"
+                )
+            setattr(self, name, value)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore from a pickle; an option that it does not hold gets its default."""
+        self.__dict__.update(option_defaults(), workflowID=None, workflowAttemptNumber=0)
+        self.__dict__.update(state)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all values."""
+        return isinstance(other, Config) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]  # the values may change
+
+    def setOptions(self, options: argparse.Namespace) -> None:
+        """Take over what a parser filled in or a script assigned; ConfigError names an unusable value.
+
+        What `options` lacks, or has as None where that means nothing, comes from environment, file or defaults.
+        """
+        from toilcache.sources import values_beneath_command_line
+
+        given = {
+            dest: value
+            for dest, value in vars(options).items()
+            if dest in OPTIONS and (value is not None or OPTIONS[dest].default is None)
+        }
+        if len(given) < len(OPTIONS):
+            given = {**values_beneath_command_line(getattr(options, "config", None)), **given}
+        for dest, option in OPTIONS.items():
+            value = given.get(dest, option.default)
+            setattr(self, dest, value if value is None else option.read(value))
+        self.restart = self.restart or self.forceRestart
+        if self.writeLogsFromAllJobs and self.writeLogs is None:
+            raise ConfigError("cannot write the logs of all jobs: no directory is given; add --writeLogs DIR")
+
+
+def config_from_options(options: argparse.Namespace) -> Config:
+    """Return the configuration for parsed options; ConfigError names a value that cannot be used."""
+    config = Config()
+    config.setOptions(options)
+    return config
+
+
+def default_options(job_store: str) -> argparse.Namespace:
+    """Return options as parsing a command line with nothing but the job store would."""
+    from toilcache.arguments import default_options as fill
+
+    return fill(job_store)
+
+
+def add_options(parser: argparse.ArgumentParser, jobstore_as_flag: bool = False) -> None:
+    """Give a parser all options of the engine; the job store as a positional argument or as --jobStore.
+
+    The parsed namespace holds final values: environment and file are its defaults, so what a script assigns
+    to it afterwards counts. Errors of the parser become one line. ConfigError for an optparse parser.
+    """
+    from toilcache.arguments import add_options as add
+
+    add(parser, jobstore_as_flag)

@@ -1,0 +1,341 @@
+"""The options of the engine: one table of names, meanings, parsers and defaults.
+
+Knows how each value is read from text. Must not know where a value comes from (command line, environment,
+file) nor who acts on it. An option stands here only if some part of the engine honours it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from toilcache.errors import ConfigError
+from toilcache.readers import (
+    KNOWN_BATCH_SYSTEMS,
+    LOG_LEVELS,
+    parse_batch_system,
+    parse_bool,
+    parse_clean,
+    parse_count,
+    parse_fraction,
+    parse_locator,
+    parse_log_level,
+    parse_names,
+    parse_path,
+    parse_positive_count,
+)
+from toilcache.units import format_duration, format_size, parse_cores, parse_duration, parse_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+
+class Option:
+    """One option: its name in Config, how its value is read and shown, its default and its help."""
+
+    def __init__(
+        self,
+        dest: str,
+        parse: Callable[[Any], Any],
+        default: Any,
+        metavar: str,
+        help: str,
+        *,
+        aliases: tuple[str, ...] = (),
+        show: Callable[[Any], str] = str,
+    ) -> None:
+        """Take all parts; an empty `metavar` makes it a switch, whose command-line flag takes no value.
+
+        The help of a switch that is on by default says what turning it off does.
+        """
+        self.dest = dest
+        self.parse = parse
+        self.default = default
+        self.metavar = metavar
+        self.help = help
+        self.flags = (*_spellings(dest), *aliases)
+        self.show = show
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the flag stands alone on a command line."""
+        return not self.metavar
+
+    @property
+    def opposites(self) -> tuple[str, ...]:
+        """The flags that turn a switch off."""
+        return _spellings(f"no{self.dest[0].upper()}{self.dest[1:]}") if self.is_switch else ()
+
+    @property
+    def environment_name(self) -> str:
+        """The environment variable that sets this option: retryCount is TOILCACHE_RETRY_COUNT."""
+        return "TOILCACHE_" + _words(self.dest, "_").upper()
+
+    @property
+    def full_help(self) -> str:
+        """The help with the default, unless that is nothing or this is a switch."""
+        if self.default in (None, []) or self.is_switch:
+            return self.help
+        return f"{self.help} (default: {self.show(self.default)})"
+
+    def read(self, value: Any) -> Any:
+        """Return the value as Config holds it; ConfigError names the option where it cannot be read."""
+        try:
+            return self.parse(value)
+        except ConfigError as error:
+            raise ConfigError(f"{error} (option {self.dest})") from None
+
+
+def _words(dest: str, joint: str) -> str:
+    return re.sub(r"(?<=[a-z])([A-Z])", rf"{joint}\1", dest).lower()
+
+
+def _spellings(dest: str) -> tuple[str, ...]:
+    """Both spellings of a flag, the one that Toil's users type first."""
+    return tuple(dict.fromkeys((f"--{dest}", f"--{_words(dest, '-')}")))
+
+
+JOB_STORE = Option(
+    "jobStore",
+    parse_locator,
+    None,
+    "JOBSTORE",
+    "directory for the workflow's jobs and files, on a file system that every worker sees; "
+    "created at the start, continued with --restart",
+    aliases=("--jobstore",),
+)
+
+GROUPS: dict[str, tuple[Option, ...]] = {
+    "workflow": (
+        Option("restart", parse_bool, False, "", "continue the workflow that stands in the job store"),
+        Option(
+            "forceRestart",
+            parse_bool,
+            False,
+            "",
+            "as --restart, and take the workflow over although its earlier leader seems to be alive",
+        ),
+        Option(
+            "clean",
+            parse_clean,
+            "onSuccess",
+            "WHEN",
+            "when the job store is removed at the end: always, onError, never or onSuccess",
+        ),
+        Option(
+            "cleanWorkDir",
+            parse_clean,
+            "always",
+            "WHEN",
+            "when a job's temporary directory is removed after it ended: always, onError, never or onSuccess",
+        ),
+    ),
+    "directories": (
+        Option(
+            "workDir",
+            parse_path,
+            None,
+            "DIR",
+            "directory on each node for the jobs' temporary files; needs room for what they write "
+            "(default: $TMPDIR, else /tmp)",
+        ),
+        Option(
+            "coordinationDir",
+            parse_path,
+            None,
+            "DIR",
+            "directory on each node, local to it and never on a network file system, through which its "
+            "workers find each other; small (default: the first usable one, such as $XDG_RUNTIME_DIR)",
+        ),
+    ),
+    "running jobs": (
+        Option(
+            "batchSystem",
+            parse_batch_system,
+            "single_machine",
+            "NAME",
+            f"what runs the jobs: {', '.join(KNOWN_BATCH_SYSTEMS)} (also called local)",
+        ),
+        Option(
+            "maxLocalJobs",
+            parse_positive_count,
+            None,
+            "N",
+            "most jobs that run on this machine at the same time (default: as many as its resources allow)",
+        ),
+        Option(
+            "maxCores", parse_cores, None, "CORES", "most cores in use at once (default: all of the machine)"
+        ),
+        Option(
+            "maxMemory", parse_size, None, "SIZE", "most memory in use at once, such as 16GiB (default: all)"
+        ),
+        Option("maxDisk", parse_size, None, "SIZE", "most disk in use at once, such as 1TiB (default: all)"),
+        Option(
+            "disableChaining",
+            parse_bool,
+            False,
+            "",
+            "give every job a worker process of its own, even where one could go on with the only successor",
+        ),
+        Option(
+            "preload",
+            parse_bool,
+            True,
+            "",
+            "import the script's module anew for each job instead of once per worker host; slower, for modules "
+            "that do not survive a fork",
+        ),
+        Option(
+            "caching",
+            parse_bool,
+            None,
+            "BOOL",
+            "true or false: keep files on each node for its later jobs (default: as the job store prefers)",
+        ),
+        Option(
+            "symlinkImports",
+            parse_bool,
+            True,
+            "BOOL",
+            "true: local files imported by the workflow's script are linked to, and must stay as they are "
+            "until the end; false: they are copied",
+            show=lambda value: str(value).lower(),
+        ),
+    ),
+    "resources of jobs that ask for none": (
+        Option(
+            "defaultMemory",
+            parse_size,
+            2 << 30,
+            "SIZE",
+            "memory of a job: bytes, or with a unit, 2G and 2GiB in steps of 1024, 2GB in steps of 1000",
+            show=format_size,
+        ),
+        Option(
+            "defaultCores",
+            parse_cores,
+            1.0,
+            "CORES",
+            "cores of a job, parts such as 0.5 allowed",
+            show="{:g}".format,
+        ),
+        Option(
+            "defaultDisk",
+            parse_size,
+            2 << 30,
+            "SIZE",
+            "disk of a job, in bytes or with a unit as above",
+            show=format_size,
+        ),
+        Option(
+            "defaultAccelerators",
+            parse_names,
+            [],
+            "LIST",
+            "accelerators of a job, separated by commas, such as 1 or nvidia:2 (default: none)",
+        ),
+        Option(
+            "defaultPreemptible",
+            parse_bool,
+            False,
+            "",
+            "let jobs run where they may be stopped at any time",
+            aliases=("--defaultPreemptable",),
+        ),
+    ),
+    "failing jobs": (
+        Option("retryCount", parse_count, 1, "N", "how often a failed job is run again"),
+        Option(
+            "retryBackoff",
+            parse_duration,
+            1.0,
+            "TIME",
+            "pause before a failed job runs again, in seconds or as 2min; doubled for each further try",
+            show=format_duration,
+        ),
+        Option(
+            "maxJobDuration",
+            parse_duration,
+            None,
+            "TIME",
+            "a job that runs longer has failed; in seconds or as 90min (default: no limit)",
+        ),
+        Option(
+            "badWorker",
+            parse_fraction,
+            0.0,
+            "FRACTION",
+            "for tests: let this fraction of the workers, 0 to 1, be killed at random",
+            show="{:g}".format,
+        ),
+    ),
+    "messages": (
+        Option(
+            "logLevel",
+            parse_log_level,
+            "INFO",
+            "LEVEL",
+            "least important messages to show: " + ", ".join(LOG_LEVELS),
+        ),
+        Option("logFile", parse_path, None, "FILE", "also append the messages to this file"),
+        Option(
+            "writeLogs",
+            parse_path,
+            None,
+            "DIR",
+            "write what failed jobs printed into files in this directory",
+        ),
+        Option(
+            "writeLogsFromAllJobs",
+            parse_bool,
+            False,
+            "",
+            "with --writeLogs: write what every job printed, not only the failed ones",
+        ),
+        Option("disableProgress", parse_bool, False, "", "show no progress line on a terminal"),
+        Option("stats", parse_bool, False, "", "record the time and memory of every job in the job store"),
+    ),
+}
+
+# Every option by its name in Config.
+OPTIONS: dict[str, Option] = {
+    option.dest: option for option in (JOB_STORE, *(option for group in GROUPS.values() for option in group))
+}
+
+# Flags that stand for an option with a certain value.
+SHORTCUTS: dict[tuple[str, ...], tuple[Option, Any]] = {
+    **{_spellings(f"log{level.capitalize()}"): (OPTIONS["logLevel"], level) for level in LOG_LEVELS},
+    _spellings("disableCaching"): (OPTIONS["caching"], False),
+}
+
+
+def option_defaults() -> dict[str, Any]:
+    """Return the default of every option by its name in Config, lists as new copies."""
+    return {
+        dest: list(option.default) if isinstance(option.default, list) else option.default
+        for dest, option in OPTIONS.items()
+    }
+
+
+def near_misses(name: str, known: Iterable[str]) -> str:
+    """Return advice about names that look like a mistyped one, as the end of an error message."""
+    import difflib
+
+    spelled = {_plain(candidate): candidate for candidate in known}
+    close = difflib.get_close_matches(_plain(name), spelled, n=3, cutoff=0.6)
+    return (
+        f"did you mean {' or '.join(spelled[match] for match in close)}?" if close else "check its spelling"
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "").replace("_", "").lower()
+
+
+def find_option(name: str) -> Option | None:
+    """Return the option of this name in any spelling: retryCount, retry-count, retry_count, RETRY_COUNT."""
+    return _BY_PLAIN_NAME.get(_plain(name))
+
+
+_BY_PLAIN_NAME = {_plain(dest): option for dest, option in OPTIONS.items()}
