@@ -118,7 +118,7 @@ class AbstractFileStore(ABC):
             os.close(home)
 
     def _close_scratch(self, path: str) -> None:
-        """Measure and remove; what cannot be removed fails no job that is done, and is left to the node's clean-up."""
+        """Measure and remove; what cannot be removed fails no job: the clean-up of the node will have it."""
         self._scratch = None
         self._disk_used = 0
         try:
@@ -146,9 +146,7 @@ class AbstractFileStore(ABC):
     @property
     def localTempDir(self) -> str:
         """The job's temporary directory, absolute; RuntimeError outside the block of `open`."""
-        if self._scratch is None:
-            raise RuntimeError(f"cannot use the file store of {self.jobName}: it is not open")
-        return self._scratch
+        return self._check_open()
 
     def get_disk_usage(self) -> int | None:
         """Return the bytes of disk that the last job under `open` held at its end; None before (line 96)."""
@@ -334,17 +332,22 @@ class AbstractFileStore(ABC):
     def shutdown(cls, shutdown_info: Any) -> None:
         """Remove this kind of file store, and all jobs' temporary directories, from this node (line 240)."""
 
+    def _check_open(self) -> str:
+        if self._scratch is None:
+            raise RuntimeError(
+                f"cannot use the file store of {self.jobName}: it is open only while its job runs"
+            )
+        return self._scratch
+
     def _before_writing(self) -> str:
         """Check that something may be written now, and return the ID of the job that writes."""
-        if self._scratch is None:
-            raise RuntimeError(f"cannot use the file store of {self.jobName}: it is not open")
+        self._check_open()
         self.waitForPreviousCommit()
         return str(self.jobDesc.jobStoreID)
 
     def _before_reading(self, file_id: str) -> None:
         """Check that a file may be read now."""
-        if self._scratch is None:
-            raise RuntimeError(f"cannot use the file store of {self.jobName}: it is not open")
+        self._check_open()
         if str(file_id) in self._deleted:
             raise FileNotFoundError(ENOENT, "cannot read a file that this job has deleted", str(file_id))
 

@@ -54,9 +54,7 @@ class NonCachingFileStore(AbstractFileStore):
         if not stat.S_ISREG(status.st_mode):
             code = EISDIR if stat.S_ISDIR(status.st_mode) else EINVAL
             raise OSError(code, "cannot upload what is not a regular file; pack it into one first", path)
-        stored = self.jobStore.write_file(path, job_id, cleanup)
-        size = self.jobStore.get_file_size(stored)
-        file_id = FileID(str(stored), size, executable=bool(status.st_mode & stat.S_IXUSR))
+        file_id = self.jobStore.write_file(path, job_id, cleanup)
         if not os.path.islink(path):
             self._remember(file_id, path)
         return file_id
@@ -89,6 +87,7 @@ class NonCachingFileStore(AbstractFileStore):
 
     def deleteLocalFile(self, fileStoreID: FileID | str) -> None:
         """Delete the copies that this job read or wrote here; see the base class."""
+        self._check_open()
         found = False
         for path in self._local_copies.pop(str(fileStoreID), ()):
             with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):

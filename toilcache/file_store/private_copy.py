@@ -22,7 +22,7 @@ def make_private(path: str, mode: int) -> None:
     """
     found = os.lstat(path)
     linked = stat.S_ISLNK(found.st_mode) or found.st_nlink > 1
-    if linked and not mode & _WRITE and not os.access(path, os.W_OK):
+    if linked and not mode & _WRITE and not os.access(path, os.W_OK, effective_ids=True):
         return
     if (os.stat(path) if linked else found).st_mode & stat.S_IXUSR:
         mode |= (mode & 0o444) >> _READ_TO_EXECUTE
