@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toilcache.errors import JobException, JobGraphDeadlockException, JobPromiseConstraintError
 from toilcache.job.body import dumps, loads
+from toilcache.job.debugging import FilesDownloadedStoppingPointReached
 from toilcache.job.description import JobDescription
 from toilcache.job.description_kinds import CheckpointJobDescription, ServiceJobDescription
 from toilcache.job.exit_reason import BatchJobExitReason
@@ -11,13 +12,12 @@ from toilcache.job.functions import (
     EncapsulatedJob,
     FunctionWrappingJob,
     JobFunctionWrappingJob,
-    PromisedRequirement,
     PromisedRequirementJob,
 )
 from toilcache.job.identifiers import Names, TemporaryID
-from toilcache.job.job import FilesDownloadedStoppingPointReached, Job, run_job
+from toilcache.job.job import Job, run_job
 from toilcache.job.module import MAIN_NAME, ModuleDescriptor
-from toilcache.job.promise import Promise, resolve_values
+from toilcache.job.promise import Promise, PromisedRequirement, resolve_values
 from toilcache.job.requirements import AcceleratorRequirement, Requirer
 from toilcache.job.saving import save_job_graph
 from toilcache.job.service_host import ServiceHostJob

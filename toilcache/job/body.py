@@ -40,7 +40,7 @@ class _NeedsValue(Exception):
 class _Reducer:
     """What both picklers do differently from the standard one, and the promises they met."""
 
-    owner: str
+    owner: object
     body: object
     refs: dict[str, None]
 
@@ -59,11 +59,13 @@ class _Reducer:
         return NotImplemented
 
 
-def refuse_engine_object(obj: Any, owner: str) -> None:
+def refuse_engine_object(obj: Any, owner: object) -> None:
     """Raise JobException for a job or a store, which must not be dragged into a body."""
     for base in type(obj).__mro__:
         if base.__name__ in _NEVER_IN_BODIES and base.__module__.startswith("toilcache."):
-            raise JobException(f"cannot save {owner}: it holds {obj}, a {base.__name__}; {_ADVICE[base.__name__]}")
+            raise JobException(
+                f"cannot save {owner}: it holds {obj}, a {base.__name__}; {_ADVICE[base.__name__]}"
+            )
 
 
 class _FastPickler(_Reducer, pickle.Pickler):
@@ -99,7 +101,7 @@ def _is_builtin_alias(obj: Any) -> bool:
     return obj in (type(None), type(NotImplemented), type(...))
 
 
-def dumps(obj: object, owner: str) -> tuple[bytes, list[str]]:
+def dumps(obj: object, owner: object) -> tuple[bytes, list[str]]:
     """Pickle an object for the job (or what else) of that name; the ids of promising jobs met come with it.
 
     Raises JobException that names the owner and the offending part where something cannot be pickled, and
@@ -113,14 +115,14 @@ def dumps(obj: object, owner: str) -> tuple[bytes, list[str]]:
         raise _blamed(obj, owner, error) from error
 
 
-def _dump(obj: object, owner: str) -> tuple[bytes, list[str]]:
+def _dump(obj: object, owner: object) -> tuple[bytes, list[str]]:
     try:
         return _dump_fast(obj, owner)
     except _NeedsValue:
         return _dump_by_value(obj, owner)
 
 
-def _dump_fast(obj: object, owner: str) -> tuple[bytes, list[str]]:
+def _dump_fast(obj: object, owner: object) -> tuple[bytes, list[str]]:
     stream = BytesIO()
     pickler = _FastPickler(stream, _PROTOCOL)
     pickler.owner, pickler.body, pickler.refs = owner, obj, {}
@@ -128,7 +130,7 @@ def _dump_fast(obj: object, owner: str) -> tuple[bytes, list[str]]:
     return stream.getvalue(), list(pickler.refs)
 
 
-def _dump_by_value(obj: object, owner: str) -> tuple[bytes, list[str]]:
+def _dump_by_value(obj: object, owner: object) -> tuple[bytes, list[str]]:
     stream = BytesIO()
     stream.write(_BY_VALUE + _python().encode() + b"\n")
     pickler = _value_pickler()(stream, _PROTOCOL)
@@ -154,7 +156,7 @@ def _python() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def _blamed(obj: object, owner: str, error: Exception) -> JobException:
+def _blamed(obj: object, owner: object, error: Exception) -> JobException:
     from toilcache.job.blame import blame
 
     where = blame(obj, partial(_fails, owner))
@@ -162,7 +164,7 @@ def _blamed(obj: object, owner: str, error: Exception) -> JobException:
     return JobException(f"cannot save {owner}: {where} cannot be pickled: {reason}")
 
 
-def _fails(owner: str, part: object) -> bool:
+def _fails(owner: object, part: object) -> bool:
     try:
         _dump(part, owner)
     except Exception:  # the question is only whether it works

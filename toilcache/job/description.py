@@ -26,8 +26,19 @@ if TYPE_CHECKING:
 INLINE_BODY = "body:"
 """Prefix of the file id that `get_body` gives for a body that travels inside the description."""
 
-_UNSAVED = ("_config",)
-_LISTS = ("result_refs", "promised", "messages", "user_streams", "filesToDelete", "jobsToDelete", "_chain")
+_UNSAVED = ("_config", "new_successors")
+_OMITTED_IF_EMPTY = (
+    *(
+        "unitName",
+        "serviceTree",
+        "predecessorsFinished",
+        "result_refs",
+        "promised",
+        "messages",
+        "user_streams",
+    ),
+    *("filesToDelete", "jobsToDelete", "_chain", "_requirements"),
+)
 
 
 class JobDescription(Requirer):
@@ -48,7 +59,12 @@ class JobDescription(Requirer):
     """The file that holds the pickled return value where it is large."""
     has_result: bool = False
     """Whether the job ran and returned."""
+    local: bool = False
+    """Whether it runs on the leader's machine."""
     chained_to: str | None = None
+    """Id of the successor that the same worker goes on with."""
+    new_successors: Mapping[str, JobDescription] | None = None
+    """Descriptions of the successors that this process has just made, by id; never saved."""
     failure: str | None = None
     """One line about the last failure."""
     logJobStoreFileID: str | None = None
@@ -66,29 +82,34 @@ class JobDescription(Requirer):
         local: bool | None = None,
     ) -> None:
         """Describe a job of the given requirements and names; a local one runs on the leader's machine."""
+        self.__setstate__({})
         super().__init__(requirements)
         self.jobStoreID = TemporaryID()
         self.jobName = jobName
         self.unitName = unitName or ""
         self.displayName = displayName or jobName
-        self.local = bool(local)
-        self._phases: list[dict[Any, None]] = [{}, {}]
-        self.serviceTree: dict[Any, list[Any]] = {}
-        self.predecessorsFinished: set[str] = set()
-        self.__setstate__({})
+        if local:
+            self.local = True
 
     def __getstate__(self) -> dict[str, Any]:
         """All that differs from a fresh description, so that small jobs make small records."""
         state = self.__dict__.copy()
-        state.pop("_config", None)
-        for name in _LISTS:
+        for name in _UNSAVED:
+            state.pop(name, None)
+        for name in _OMITTED_IF_EMPTY:
             if not state[name]:
                 del state[name]
+        if not any(self._phases):
+            del state["_phases"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the saved attributes; lists left out are empty."""
-        attributes = self.__dict__
+        self._requirements = {}
+        self.unitName = ""
+        self._phases: list[dict[Any, None]] = [{}, {}]
+        self.serviceTree: dict[Any, list[Any]] = {}
+        self.predecessorsFinished: set[str] = set()
         self.result_refs: list[str] = []
         self.promised: list[str] = []
         self.messages: list[Any] = []
@@ -96,7 +117,7 @@ class JobDescription(Requirer):
         self.filesToDelete: list[str] = []
         self.jobsToDelete: list[str] = []
         self._chain: list[Names] = []
-        attributes.update(state)
+        self.__dict__.update(state)
 
     def __str__(self) -> str:
         """Name the job for a person, with its id and version."""
@@ -111,7 +132,9 @@ class JobDescription(Requirer):
 
     def get_names(self) -> Names:
         """The names of this job alone."""
-        stats_name = self.jobName if self.displayName == self.jobName else f"{self.jobName} {self.displayName}"
+        stats_name = (
+            self.jobName if self.displayName == self.jobName else f"{self.jobName} {self.displayName}"
+        )
         return Names(self.jobName, self.unitName, self.displayName, stats_name, str(self.jobStoreID))
 
     def get_chain(self) -> list[Names]:
@@ -339,5 +362,7 @@ class JobDescription(Requirer):
 
     def _needed_config(self) -> Any:
         if self._config is None:
-            raise JobException(f"cannot count the tries of {self}: no configuration is assigned; call assignConfig")
+            raise JobException(
+                f"cannot count the tries of {self}: no configuration is assigned; call assignConfig"
+            )
         return self._config

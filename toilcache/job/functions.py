@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from toilcache.errors import JobException
 from toilcache.job.job import Job
-from toilcache.job.promise import Promise
+from toilcache.job.promise import Promise, PromisedRequirement
+from toilcache.job.requirements import SPELLINGS
+from toilcache.job.service_host import ServiceHostJob as ServiceHostJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
     from toilcache.file_store.abstract import AbstractFileStore
 
-_REQUIREMENTS = ("memory", "cores", "disk", "accelerators", "preemptible", "preemptable")
 _OPTIONS = {"checkpoint": "checkpoint", "local": "local", "name": "unitName", "displayName": "displayName"}
 _SMALL = {"memory": "64 MiB", "cores": 0.1, "disk": "1 MiB", "accelerators": [], "preemptible": True}
 """What the engine's own bookkeeping jobs ask for."""
@@ -46,7 +47,7 @@ class FunctionWrappingJob(Job):
     @classmethod
     def create(cls, userFunction: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Wrap the function, with a small job before it where requirements are still promises."""
-        if any(isinstance(kwargs.get(name), (Promise, PromisedRequirement)) for name in _REQUIREMENTS):
+        if any(isinstance(kwargs.get(name), (Promise, PromisedRequirement)) for name in SPELLINGS):
             return EncapsulatedJob(PromisedRequirementJob(cls, userFunction, *args, **kwargs))
         return cls(userFunction, *args, **kwargs)
 
@@ -97,7 +98,10 @@ def _defaults(function: Any) -> dict[str, Any]:
     code = getattr(function, "__code__", None)
     values = getattr(function, "__defaults__", None) or ()
     names = () if code is None else code.co_varnames[: code.co_argcount]
-    return {**dict(zip(names[len(names) - len(values) :], values, strict=False)), **(function.__kwdefaults__ or {})}
+    return {
+        **dict(zip(names[len(names) - len(values) :], values, strict=False)),
+        **(function.__kwdefaults__ or {}),
+    }
 
 
 def _declared(function: Any) -> tuple[str, ...]:
@@ -110,7 +114,7 @@ def _take_options(function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     declared = _declared(function)
     defaults = _defaults(function) if _may_have_defaults(function) else {}
-    for name in _REQUIREMENTS:
+    for name in SPELLINGS:
         if name in kwargs:
             options[name] = kwargs[name] if name in declared else kwargs.pop(name)
         elif name in defaults:
@@ -119,34 +123,6 @@ def _take_options(function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         if name in kwargs and name not in declared:
             options[option] = kwargs.pop(name)
     return options
-
-
-class PromisedRequirement:
-    """A requirement that is computed when the promises it depends on are fulfilled.
-
-    Takes a promise alone, or a function and the arguments, promises among them, that give the value.
-    """
-
-    def __init__(self, valueOrCallable: Any, *args: Any) -> None:
-        """Keep the value or the function with its arguments."""
-        if args and not callable(valueOrCallable):
-            raise JobException(f"cannot compute a requirement with {valueOrCallable!r}: it is no function")
-        self._value = valueOrCallable
-        self._args = args
-
-    def getValue(self) -> Any:
-        """The requirement, once the promises within are fulfilled."""
-        return self._value(*self._args) if callable(self._value) else self._value
-
-    @staticmethod
-    def convertPromises(kwargs: dict[str, Any]) -> bool:
-        """Wrap promises that stand for requirements, in place; tell whether any requirement is promised."""
-        found = False
-        for name in _REQUIREMENTS:
-            if isinstance(kwargs.get(name), Promise):
-                kwargs[name] = PromisedRequirement(kwargs[name])
-            found = found or isinstance(kwargs.get(name), PromisedRequirement)
-        return found
 
 
 class PromisedRequirementJob(Job):

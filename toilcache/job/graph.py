@@ -10,20 +10,12 @@ from toilcache.errors import JobGraphDeadlockException
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from typing import TypeAlias
+    from collections.abc import Iterable
 
     from toilcache.job.job import Job
 
-    Node: TypeAlias = tuple[Job, int]
-
-_START, _CHILDREN_DONE, _END = 0, 1, 2
-
-
-def successors(job: Job) -> Iterator[Job]:
-    """The children and follow-ons of a job."""
-    yield from job._children or ()
-    yield from job._follow_ons or ()
+CHILD, FOLLOW_ON = 1, 2
+"""Kinds of links, as `Job._predecessors` has them; their sum where a job is both."""
 
 
 def new_jobs(job: Job) -> list[Job]:
@@ -52,106 +44,139 @@ def component(job: Job) -> list[Job]:
     return order
 
 
-def root_jobs(job: Job) -> set[Job]:
-    """The jobs of the component that have no predecessor."""
-    return {found for found in component(job) if not found._predecessors}
+def root_jobs(jobs: Iterable[Job]) -> set[Job]:
+    """Those of the jobs that have no predecessor."""
+    return {job for job in jobs if not job._predecessors}
 
 
-def check_one_root(job: Job) -> None:
+def check(job: Job) -> None:
+    """Raise JobGraphDeadlockException unless the graph of this job can be run to its end."""
+    jobs = component(job)
+    check_one_root(jobs)
+    check_acyclic(jobs)
+    check_checkpoints(jobs)
+
+
+def check_one_root(jobs: list[Job]) -> None:
     """Raise JobGraphDeadlockException unless exactly one job has no predecessor."""
-    roots = root_jobs(job)
+    roots = root_jobs(jobs)
     if len(roots) == 1:
         return
     if not roots:
         raise JobGraphDeadlockException(
-            f"cannot run the graph of {job}: it has no root, so it has a cycle; remove one of the links"
+            f"cannot run the graph of {jobs[0]}: it has no root, so it has a cycle; remove one of the links"
         )
     names = ", ".join(sorted(str(root) for root in roots)[:4])
     raise JobGraphDeadlockException(
-        f"cannot run the graph of {job}: it has {len(roots)} roots ({names}) and a workflow starts at one; "
+        f"cannot run the graph of {jobs[0]}: it has {len(roots)} roots ({names}) and a workflow starts at one; "
         "add the others below it"
     )
 
 
-def check_checkpoints(job: Job) -> None:
+def check_checkpoints(jobs: Iterable[Job]) -> None:
     """Raise JobGraphDeadlockException for an unsaved checkpoint job that has successors already."""
-    for found in component(job):
-        if found.checkpoint and not found._is_saved and next(successors(found), None) is not None:
+    for job in jobs:
+        if (job._children or job._follow_ons) and not job._is_saved and job.checkpoint:
             raise JobGraphDeadlockException(
-                f"cannot run checkpoint {found}: it has successors before it ran; add them inside its run"
+                f"cannot run checkpoint {job}: it has successors before it ran; add them inside its run"
             )
 
 
-def check_acyclic(job: Job) -> None:
+def check_acyclic(jobs: list[Job]) -> None:
     """Raise JobGraphDeadlockException that names some jobs of a cycle.
 
-    A follow-on waits for all that its job's children lead to. Instead of an edge from each of those, a job
-    with follow-ons gets a node for "children done" and every job one for "all done".
+    A follow-on waits for everything that its job's children lead to. Instead of an edge from each of those,
+    each job counts what it waits for in three steps: to start, to have its children done, to be done.
     """
-    jobs = component(job)
-    if len(_starts_in_order(jobs)) < len(jobs):
-        stuck = _a_cycle(jobs)
+    started = starting_order(jobs)
+    if len(started) < len(jobs):
+        cycle = " -> ".join(str(job) for job in _a_cycle(jobs, set(started)))
         raise JobGraphDeadlockException(
-            f"cannot run the graph of {job}: it has a cycle through {' -> '.join(map(str, stuck))}; "
-            "a job cannot wait for itself, nor a follow-on come before its job's children are done"
+            f"cannot run the graph of {jobs[0]}: it has a cycle ({cycle}); a job cannot wait for itself, nor can "
+            "a follow-on be needed by what its own job's children lead to"
         )
 
 
 def topological_order(job: Job) -> list[Job]:
     """The new jobs from this one on in an order in which they can run, services left aside."""
-    below = {found for found in new_jobs(job)}
-    for found in list(below):
-        below.difference_update(found._services or ())
-    return _starts_in_order(below)
+    jobs = new_jobs(job)
+    hosts = {host for found in jobs for host in found._services or ()}
+    return starting_order([found for found in jobs if found not in hosts])
 
 
-def _edges(node: Node) -> Iterator[Node]:
-    job, stage = node
-    if stage == _START:
-        for child in job._children or ():
-            yield child, _START
-        yield job, _CHILDREN_DONE
-    elif stage == _CHILDREN_DONE:
-        for follow_on in job._follow_ons or ():
-            yield follow_on, _START
-        yield job, _END
-    else:
-        for parent in job._predecessors or ():
-            if job in (parent._children or ()):
-                yield parent, _CHILDREN_DONE
-            if job in (parent._follow_ons or ()):
-                yield parent, _END
+def starting_order(jobs: list[Job]) -> list[Job]:
+    """The jobs in an order in which they can start; those on or behind a cycle are missing.
+
+    Links to jobs that are not among the given ones do not count.
+    """
+    return _Walk(jobs).order
 
 
-def _starts_in_order(jobs: Iterable[Job]) -> list[Job]:
-    """The jobs whose start can be reached, in order; those on or behind a cycle are missing."""
-    inside = set(jobs)
-    waiting: dict[Node, int] = {}
-    for job in inside:
-        for stage in (_START, _CHILDREN_DONE, _END):
-            for other in _edges((job, stage)):
-                waiting[other] = waiting.get(other, 0) + 1
-    ready: list[Node] = [(job, _START) for job in jobs if (job, _START) not in waiting]
-    order: list[Job] = []
-    for node in ready:
-        if node[1] == _START:
-            order.append(node[0])
-        for other in _edges(node):
-            if other[0] not in inside:
+class _Walk:
+    """One pass over a graph: counts of what each job waits for, counted down."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self._starts: dict[Job, int] = {}
+        self._children: dict[Job, int] = {}
+        self._follow_ons: dict[Job, int] = {}
+        inside = set(jobs)
+        for job in jobs:
+            if job._children:
+                self._children[job] = self._count(job._children, inside)
+            if job._follow_ons:
+                self._follow_ons[job] = self._count(job._follow_ons, inside)
+        self.order = [job for job in jobs if job not in self._starts]
+        for job in self.order:
+            self._let_go(job._children)
+            if not self._children.get(job):
+                self._children_done([job])
+
+    def _count(self, links: Iterable[Job], inside: set[Job]) -> int:
+        starts = self._starts
+        count = 0
+        for other in links:
+            if other in inside:
+                count += 1
+                starts[other] = starts.get(other, 0) + 1
+        return count
+
+    def _let_go(self, links: Iterable[Job] | None) -> None:
+        starts = self._starts
+        for other in links or ():
+            left = starts.get(other, 0) - 1
+            if left >= 0:
+                starts[other] = left
+            if left == 0:
+                self.order.append(other)
+
+    def _children_done(self, stack: list[Job]) -> None:
+        done: list[Job] = []
+        while stack or done:
+            if stack:
+                job = stack.pop()
+                self._let_go(job._follow_ons)
+                if not self._follow_ons.get(job):
+                    done.append(job)
                 continue
-            waiting[other] -= 1
-            if not waiting[other]:
-                ready.append(other)
-    return order
+            for parent, kind in (done.pop()._predecessors or {}).items():
+                if kind & CHILD and self._counted_down(self._children, parent):
+                    stack.append(parent)
+                if kind & FOLLOW_ON and self._counted_down(self._follow_ons, parent):
+                    done.append(parent)
+
+    @staticmethod
+    def _counted_down(counts: dict[Job, int], job: Job) -> bool:
+        left = counts.get(job, 0) - 1
+        counts[job] = left
+        return left == 0
 
 
-def _a_cycle(jobs: list[Job]) -> list[Job]:
-    started = set(_starts_in_order(jobs))
-    stuck = {job for job in jobs if job not in started}
+def _a_cycle(jobs: list[Job], started: set[Job]) -> list[Job]:
+    """Some jobs that wait for each other, the first again at the end; at most six."""
     walk: dict[Job, None] = {}
-    job = next(iter(stuck))
+    job = next(job for job in jobs if job not in started)
     while job not in walk:
         walk[job] = None
-        job = next((found for found in job._predecessors or () if found in stuck), job)
+        job = next((found for found in job._predecessors or () if found not in started), job)
     path = list(walk)
-    return [*path[path.index(job) :][::-1], job][:6]
+    return [*path[path.index(job) :][::-1][:5], job]

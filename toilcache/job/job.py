@@ -7,7 +7,10 @@ it; must not know how jobs are scheduled.
 from __future__ import annotations
 
 from toilcache.errors import JobException
+from toilcache.job import graph
 from toilcache.job.description import JobDescription
+from toilcache.job.graph import CHILD, FOLLOW_ON
+from toilcache.job.job_requirements import JobRequirements
 from toilcache.job.promise import Promise
 from toilcache.job.service import Service as _Service
 from toilcache.late import LateAttribute
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from toilcache.job.functions import EncapsulatedJob, FunctionWrappingJob, JobFunctionWrappingJob
     from toilcache.job.identifiers import TemporaryID
     from toilcache.job.requirements import (
-        AcceleratorRequirement,
         ParseableAcceleratorRequirement,
         ParseableDivisibleResource,
         ParseableFlag,
@@ -31,25 +33,26 @@ if TYPE_CHECKING:
     from toilcache.job_store.abstract import AbstractJobStore
 
 _NEVER_SAVED = frozenset(
-    "_description _children _follow_ons _predecessors _services _file_store _defer _temp_dir _is_saved".split()
+    ["_description", "_children", "_follow_ons", "_predecessors", "_services", "_file_store", "_defer", "_temp_dir", "_is_saved", "_is_loaded"]
 )
 
 
-class Job:
+class Job(JobRequirements):
     """A unit of work; subclasses override `run`, or functions are wrapped (specification lines 244-529)."""
 
-    Runner = LateAttribute("toilcache.workflow:Runner")
+    Runner = LateAttribute("toilcache.runner:Runner")
     Service = _Service
 
     _description: JobDescription
     _children: dict[Job, None] | None = None
     _follow_ons: dict[Job, None] | None = None
-    _predecessors: dict[Job, None] | None = None
+    _predecessors: dict[Job, int] | None = None
     _services: dict[Job, None] | None = None
     _file_store: AbstractFileStore | None = None
     _defer: Callable[..., None] | None = None
     _temp_dir: str | None = None
     _is_saved = False
+    _is_loaded = False
 
     def __init__(
         self,
@@ -130,51 +133,6 @@ class Job:
         return self._file_store
 
     @property
-    def memory(self) -> int:
-        """Bytes of memory that the job will require at most (specification line 281)."""
-        return self._description.memory
-
-    @memory.setter
-    def memory(self, value: ParseableIndivisibleResource) -> None:
-        self._description.memory = value  # type: ignore[assignment]
-
-    @property
-    def cores(self) -> float:
-        """Cores that the job will require."""
-        return self._description.cores
-
-    @cores.setter
-    def cores(self, value: ParseableDivisibleResource) -> None:
-        self._description.cores = value  # type: ignore[assignment]
-
-    @property
-    def disk(self) -> int:
-        """Bytes of local disk that the job will require at most."""
-        return self._description.disk
-
-    @disk.setter
-    def disk(self, value: ParseableIndivisibleResource) -> None:
-        self._description.disk = value  # type: ignore[assignment]
-
-    @property
-    def accelerators(self) -> list[AcceleratorRequirement]:
-        """Accelerators that the job will require (specification line 283)."""
-        return self._description.accelerators
-
-    @accelerators.setter
-    def accelerators(self, value: ParseableAcceleratorRequirement) -> None:
-        self._description.accelerators = value  # type: ignore[assignment]
-
-    @property
-    def preemptible(self) -> bool:
-        """Whether the job may run where it can be taken off the machine."""
-        return self._description.preemptible
-
-    @preemptible.setter
-    def preemptible(self, value: ParseableFlag) -> None:
-        self._description.preemptible = value  # type: ignore[assignment]
-
-    @property
     def checkpoint(self) -> bool:
         """Whether the workflow goes back to this job when a successor fails for good."""
         return self._description.checkpoint
@@ -190,35 +148,49 @@ class Job:
 
     def addChild(self, childJob: Job) -> Job:
         """Add a job that runs right after this one has returned; gives it back (specification line 302)."""
-        return self._link("_children", childJob)
+        return self._link(childJob, CHILD)
 
     def addFollowOn(self, followOnJob: Job) -> Job:
         """Add a job that runs after the children and all their successors; gives it back (specification line 306)."""
-        return self._link("_follow_ons", followOnJob)
+        return self._link(followOnJob, FOLLOW_ON)
 
-    def _link(self, kind: str, other: Job) -> Job:
+    def _link(self, other: Job, kind: int) -> Job:
         if not isinstance(other, Job):
             raise JobException(
                 f"cannot add {other!r} to {self}: it is no job; wrap a function with addChildFn or Job.wrapJobFn"
             )
-        self.check_initialized()
-        other.check_initialized()
-        if other._is_saved:
-            raise JobException(f"cannot add {other} to {self}: it is part of the saved workflow already")
-        linked = self.__dict__.get(kind)
+        self._check_open_for(other)
+        linked = self._children if kind == CHILD else self._follow_ons
         if linked is None:
             linked = {}
-            setattr(self, kind, linked)
-        if other not in linked:
-            linked[other] = None
-            if other._predecessors is None:
-                other._predecessors = {}
-            other._predecessors[self] = None
-            other._description.addPredecessor()
-            new_id: Any = other._description.jobStoreID
-            add = self._description.addChild if kind == "_children" else self._description.addFollowOn
-            add(new_id)
+            if kind == CHILD:
+                self._children = linked
+            else:
+                self._follow_ons = linked
+        if other in linked:
+            return other
+        linked[other] = None
+        predecessors = other._predecessors
+        if predecessors is None:
+            predecessors = other._predecessors = {}
+        predecessors[self] = predecessors.get(self, 0) | kind
+        other._description.addPredecessor()
+        placeholder: Any = other._description.jobStoreID
+        if kind == CHILD:
+            self._description.addChild(placeholder)
+        else:
+            self._description.addFollowOn(placeholder)
         return other
+
+    def _check_open_for(self, other: Job) -> None:
+        self.check_initialized()
+        other.check_initialized()
+        if other._is_saved or other._is_loaded:
+            raise JobException(f"cannot add {other} to {self}: it is part of the saved workflow already")
+        if self._is_saved:
+            raise JobException(
+                f"cannot add {other} to {self}: that job is saved already; add successors before"
+            )
 
     def hasChild(self, childJob: Job) -> bool:
         """Tell whether that job is a child of this one."""
@@ -267,14 +239,18 @@ class Job:
         """Make a job of a function (specification line 361)."""
         from toilcache.job.functions import FunctionWrappingJob
 
-        return FunctionWrappingJob.create(fn, *args, **kwargs)
+        job: FunctionWrappingJob | EncapsulatedJob = FunctionWrappingJob.create(fn, *args, **kwargs)
+        return job
 
     @staticmethod
-    def wrapJobFn(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> JobFunctionWrappingJob | EncapsulatedJob:
+    def wrapJobFn(
+        fn: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> JobFunctionWrappingJob | EncapsulatedJob:
         """Make a job of a function that takes its job first (specification line 369)."""
         from toilcache.job.functions import JobFunctionWrappingJob
 
-        return JobFunctionWrappingJob.create(fn, *args, **kwargs)  # type: ignore[return-value]
+        job: JobFunctionWrappingJob | EncapsulatedJob = JobFunctionWrappingJob.create(fn, *args, **kwargs)
+        return job
 
     def encapsulate(self, name: str | None = None) -> EncapsulatedJob:
         """Make this job and all its successors look like one job (specification line 377)."""
@@ -295,39 +271,27 @@ class Job:
 
     def getRootJobs(self) -> set[Job]:
         """The jobs without predecessors that are linked with this one (specification line 405)."""
-        from toilcache.job.graph import root_jobs
-
-        return root_jobs(self)
+        return graph.root_jobs(graph.component(self))
 
     def checkJobGraphForDeadlocks(self) -> None:
         """Raise JobGraphDeadlockException for a graph that cannot finish (specification line 399)."""
-        self.checkJobGraphConnected()
-        self.checkJobGraphAcylic()
-        self.checkNewCheckpointsAreLeafVertices()
+        graph.check(self)
 
     def checkJobGraphConnected(self) -> None:
         """Raise JobGraphDeadlockException unless there is exactly one root (specification line 411)."""
-        from toilcache.job.graph import check_one_root
-
-        check_one_root(self)
+        graph.check_one_root(graph.component(self))
 
     def checkJobGraphAcylic(self) -> None:
         """Raise JobGraphDeadlockException for a cycle, implied edges of follow-ons included (specification line 417)."""
-        from toilcache.job.graph import check_acyclic
-
-        check_acyclic(self)
+        graph.check_acyclic(graph.component(self))
 
     def checkNewCheckpointsAreLeafVertices(self) -> None:
         """Raise JobGraphDeadlockException for a new checkpoint job with successors (specification line 423)."""
-        from toilcache.job.graph import check_checkpoints
-
-        check_checkpoints(self)
+        graph.check_checkpoints(graph.component(self))
 
     def getTopologicalOrderingOfJobs(self) -> list[Job]:
         """The new jobs from here on, each after all that must run before it (specification line 491)."""
-        from toilcache.job.graph import topological_order
-
-        return topological_order(self)
+        return graph.topological_order(self)
 
     # Saving and loading
 
@@ -375,7 +339,9 @@ class Job:
         Raises JobException where the job is not running.
         """
         if self._defer is None:
-            raise JobException(f"cannot defer a function for {self}: it is not running; call defer inside run")
+            raise JobException(
+                f"cannot defer a function for {self}: it is not running; call defer inside run"
+            )
         self._defer(function, *args, **kwargs)
 
     def set_debug_flag(self, flag: str) -> None:
@@ -389,16 +355,9 @@ class Job:
     def files_downloaded_hook(self, host_and_job_paths: list[tuple[str, str]] | None = None) -> None:
         """Called by subclasses that have their inputs; ends the job if only those were wanted (specification line 526)."""
         if self.has_debug_flag("download_only"):
+            from toilcache.job.debugging import FilesDownloadedStoppingPointReached
+
             raise FilesDownloadedStoppingPointReached(host_and_job_paths)
-
-
-class FilesDownloadedStoppingPointReached(JobException):
-    """A job that was only to fetch its input files has them."""
-
-    def __init__(self, host_and_job_paths: list[tuple[str, str]] | None = None) -> None:
-        """Keep the pairs of paths outside and inside the job's container."""
-        super().__init__("cannot go on: the job was asked to fetch its input files only, and has")
-        self.host_and_job_paths = host_and_job_paths
 
 
 def run_job(job: Job, file_store: AbstractFileStore) -> Any:

@@ -47,7 +47,9 @@ class ModuleDescriptor(_Descriptor):
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
         if not file:
-            raise JobException(f"cannot find the file of module {name!r}; jobs need code that stands in a file")
+            raise JobException(
+                f"cannot find the file of module {name!r}; jobs need code that stands in a file"
+            )
         directory = os.path.dirname(os.path.abspath(file))
         levels = name.count(".") + (os.path.basename(file).startswith("__init__."))
         for _ in range(levels):
@@ -60,7 +62,9 @@ class ModuleDescriptor(_Descriptor):
         main = sys.modules["__main__"] if MAIN_NAME not in sys.modules else sys.modules[MAIN_NAME]
         file = getattr(main, "__file__", None)
         if not file:
-            raise JobException("cannot find the file of the main program; jobs need code that stands in a file")
+            raise JobException(
+                "cannot find the file of the main program; jobs need code that stands in a file"
+            )
         directory, script = os.path.split(os.path.abspath(file))
         if name == MAIN_NAME:
             return cls(directory, MAIN_NAME, False, script)
@@ -109,7 +113,9 @@ def main_object(module: str, qualname: str) -> Any:
             value = getattr(value, part)
     except AttributeError:
         where = getattr(owner, "__file__", module)
-        raise JobException(f"cannot find {qualname!r} in {where}; did the script change since the start?") from None
+        raise JobException(
+            f"cannot find {qualname!r} in {where}; did the script change since the start?"
+        ) from None
     return value
 
 

@@ -7,6 +7,7 @@ without recursion. Must not know how descriptions are stored.
 from __future__ import annotations
 
 from toilcache.errors import JobException, JobPromiseConstraintError
+from toilcache.job.requirements import SPELLINGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,11 +64,36 @@ def _refuse(self: Promise, *_: object) -> Any:
     )
 
 
-for _operation in (
-    "getitem len iter next contains int float index add radd sub rsub mul rmul truediv rtruediv "
-    "floordiv mod neg lt le gt ge fspath bytes"
-).split():
+for _operation in ["getitem", "len", "iter", "next", "contains", "int", "float", "index", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "mod", "neg", "lt", "le", "gt", "ge", "fspath", "bytes"]:
     setattr(Promise, f"__{_operation}__", _refuse)
+
+
+class PromisedRequirement:
+    """A requirement that is computed when the promises it depends on are fulfilled.
+
+    Takes a promise alone, or a function and the arguments, promises among them, that give the value.
+    """
+
+    def __init__(self, valueOrCallable: Any, *args: Any) -> None:
+        """Keep the value or the function with its arguments."""
+        if args and not callable(valueOrCallable):
+            raise JobException(f"cannot compute a requirement with {valueOrCallable!r}: it is no function")
+        self._value = valueOrCallable
+        self._args = args
+
+    def getValue(self) -> Any:
+        """The requirement, once the promises within are fulfilled."""
+        return self._value(*self._args) if callable(self._value) else self._value
+
+    @staticmethod
+    def convertPromises(kwargs: dict[str, Any]) -> bool:
+        """Wrap promises that stand for requirements, in place; tell whether any requirement is promised."""
+        found = False
+        for name in SPELLINGS:
+            if isinstance(kwargs.get(name), Promise):
+                kwargs[name] = PromisedRequirement(kwargs[name])
+            found = found or isinstance(kwargs.get(name), PromisedRequirement)
+        return found
 
 
 def fulfil(job_id: str, path: tuple[Any, ...]) -> Any:

@@ -6,12 +6,13 @@ jobs run or what a machine has.
 
 from __future__ import annotations
 
+from toilcache.errors import JobException, UnitError
 from toilcache.units import format_size, parse_cores, parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import Any, TypeAlias, TypedDict, Union
+    from typing import Any, TypeAlias, TypedDict
 
     from toilcache.config import Config
 
@@ -24,19 +25,18 @@ if TYPE_CHECKING:
         api: str
         model: str
 
-    ParseableIndivisibleResource: TypeAlias = Union[str, int]
-    ParseableDivisibleResource: TypeAlias = Union[str, int, float]
-    ParseableFlag: TypeAlias = Union[str, int, bool]
-    ParseableAcceleratorRequirement: TypeAlias = Union[
-        str, int, Mapping[str, Any], AcceleratorRequirement, Iterable[Union[str, int, Mapping[str, Any]]]
-    ]
+    ParseableIndivisibleResource: TypeAlias = str | int
+    ParseableDivisibleResource: TypeAlias = str | int | float
+    ParseableFlag: TypeAlias = str | int | bool
+    ParseableAcceleratorRequirement: TypeAlias = str | int | Mapping[str, Any] | AcceleratorRequirement | Iterable[str | int | Mapping[str, Any]]
 else:
     AcceleratorRequirement = dict
 
-from toilcache.errors import JobException, UnitError  # noqa: E402
-
 RESOURCES = ("memory", "cores", "disk", "accelerators", "preemptible")
 """The names under which requirements are stored; `preemptable` is read as `preemptible`."""
+
+SPELLINGS = (*RESOURCES, "preemptable")
+"""The keywords by which a person gives requirements."""
 
 _DEFAULTS = {
     "memory": "defaultMemory",
@@ -134,8 +134,14 @@ class Requirer:
 
     def requirements_string(self) -> str:
         """All requirements in one line for a person."""
-        parts = [f"cores {self.cores:g}", f"memory {format_size(self.memory)}", f"disk {format_size(self.disk)}"]
-        parts += [f"{a.get('count', 1)} x {a.get('model') or a.get('kind', 'gpu')}" for a in self.accelerators]
+        parts = [
+            f"cores {self.cores:g}",
+            f"memory {format_size(self.memory)}",
+            f"disk {format_size(self.disk)}",
+        ]
+        parts += [
+            f"{a.get('count', 1)} x {a.get('model') or a.get('kind', 'gpu')}" for a in self.accelerators
+        ]
         return ", ".join([*parts, "preemptible"] if self.preemptible else parts)
 
     def _requirement(self, name: str) -> Any:
@@ -190,7 +196,9 @@ def parse_accelerator(spec: int | str | Mapping[str, Any]) -> AcceleratorRequire
     if isinstance(spec, str):
         return _parse_accelerator_text(spec)
     if isinstance(spec, (bool, float)) or (isinstance(spec, int) and spec < 0):
-        raise UnitError(f'cannot read {spec!r} as accelerators; write a number, "gpu:2" or "nvidia-tesla-k80:1"')
+        raise UnitError(
+            f'cannot read {spec!r} as accelerators; write a number, "gpu:2" or "nvidia-tesla-k80:1"'
+        )
     if isinstance(spec, int):
         return {"count": spec, "kind": "gpu"}
     unknown = set(spec) - {"count", "kind", "brand", "api", "model"}
@@ -208,7 +216,9 @@ def _parse_accelerator_text(spec: str) -> AcceleratorRequirement:
     if not colon:
         name, count = ("", text) if text.isdecimal() else (text, "1")
     if not count.isdecimal() or not (name or count):
-        raise UnitError(f'cannot read {spec!r} as an accelerator; write a number, "gpu:2" or "nvidia-tesla-k80:1"')
+        raise UnitError(
+            f'cannot read {spec!r} as an accelerator; write a number, "gpu:2" or "nvidia-tesla-k80:1"'
+        )
     found: AcceleratorRequirement = {"count": int(count), "kind": "gpu"}
     if name in _APIS:
         found["api"] = name

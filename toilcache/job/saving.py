@@ -49,6 +49,7 @@ def save_new_successors(job: Job, store: AbstractJobStore) -> None:
         return
     job.checkJobGraphForDeadlocks()
     _save(jobs[1:], jobs, store)
+    job.description.new_successors = {str(new.jobStoreID): new.description for new in jobs[1:]}
 
 
 def _save(jobs: list[Job], renamed: list[Job], store: AbstractJobStore) -> None:
@@ -76,8 +77,10 @@ def save_body(job: Job, store: AbstractJobStore) -> None:
     """Pickle the job into its description, or into a file of the store where it is large."""
     desc = job.description
     if not isinstance(desc.jobStoreID, str):
-        raise JobException(f"cannot save the body of {job}: no id is assigned to it; call assign_job_id first")
-    body, desc.promised = dumps(job, f"job {desc}")
+        raise JobException(
+            f"cannot save the body of {job}: no id is assigned to it; call assign_job_id first"
+        )
+    body, desc.promised = dumps(job, job)
     module = describe_module(job.body_module())
     if len(body) <= INLINE_LIMIT:
         desc.attach_inline_body(body, module)
@@ -110,5 +113,5 @@ def load_job(store: AbstractJobStore, desc: JobDescription) -> Job:
     if not isinstance(job, Job):
         raise JobException(f"cannot load {desc}: its body is a {type(job).__name__}")
     job._description = desc
-    job._is_saved = True
+    job._is_loaded = True
     return job

@@ -50,9 +50,13 @@ def add_service(job: Job, service: Service, parent: Service | None) -> Promise:
     if not isinstance(service, Service):
         raise JobException(f"cannot add {service!r} to {job}: it is no Job.Service")
     if service.hostID is not None:
-        raise JobException(f"cannot add {service} to {job}: it is the service of a job already; make another instance")
+        raise JobException(
+            f"cannot add {service} to {job}: it is the service of a job already; make another instance"
+        )
     if parent is not None and not job.hasService(parent):
-        raise JobException(f"cannot start {service} after {parent}: that is no service of {job}; add it first")
+        raise JobException(
+            f"cannot start {service} after {parent}: that is no service of {job}; add it first"
+        )
     host = ServiceHostJob(service)
     service.hostID = host.jobStoreID
     job.description.addServiceHostJob(service.hostID, None if parent is None else parent.hostID)
