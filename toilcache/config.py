@@ -92,7 +92,7 @@ class Config:
     def setOptions(self, options: argparse.Namespace) -> None:
         """Take over what a parser filled in or a script assigned; ConfigError names an unusable value.
 
-        What `options` lacks, or has as None where that means nothing, comes from environment, file or defaults.
+        What `options` lacks, or has as None where that means nothing, comes from the sources beneath.
         """
         from toilcache.sources import values_beneath_command_line
 

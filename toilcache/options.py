@@ -183,7 +183,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             parse_bool,
             True,
             "",
-            "import the script's module anew for each job instead of once per worker host; slower, for modules "
+            "import the script's module for each job instead of once per worker host; slower, for modules "
             "that do not survive a fork",
         ),
         Option(
