@@ -57,7 +57,7 @@ $(VENV): $(VENV)/.dev
 $(VENV)/.run: pyproject.toml
 	@test -n "$(USABLE)" || { python=$$(.ci/find-python $(PYTHON)) && echo "making $(VENV) with $$python" && \
 	"$$python" -m venv --clear $(VENV); }
-	@$(PIP) 'setuptools>=68'
+	@$(PIP) 'setuptools>=77'
 	@$(PIP) --no-build-isolation --editable .
 	@echo "$(CURDIR)" > $@
 

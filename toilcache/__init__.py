@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from toilcache.io import make_public_dir as make_public_dir
     from toilcache.io import mkdtemp as mkdtemp
     from toilcache.io import robust_rmtree as robust_rmtree
-    from toilcache.job.description import JobDescription as JobDescription
-    from toilcache.job.exit_reason import BatchJobExitReason as BatchJobExitReason
-    from toilcache.job.functions import EncapsulatedJob as EncapsulatedJob
-    from toilcache.job.functions import FunctionWrappingJob as FunctionWrappingJob
-    from toilcache.job.functions import JobFunctionWrappingJob as JobFunctionWrappingJob
-    from toilcache.job.functions import ServiceHostJob as ServiceHostJob
-    from toilcache.job.identifiers import Names as Names
-    from toilcache.job.identifiers import TemporaryID as TemporaryID
-    from toilcache.job.job import Job as Job
-    from toilcache.job.module import ModuleDescriptor as ModuleDescriptor
-    from toilcache.job.promise import Promise as Promise
-    from toilcache.job.promise import PromisedRequirement as PromisedRequirement
-    from toilcache.job.requirements import AcceleratorRequirement as AcceleratorRequirement
-    from toilcache.job.requirements import Requirer as Requirer
+    from toilcache.job import AcceleratorRequirement as AcceleratorRequirement
+    from toilcache.job import BatchJobExitReason as BatchJobExitReason
+    from toilcache.job import EncapsulatedJob as EncapsulatedJob
+    from toilcache.job import FunctionWrappingJob as FunctionWrappingJob
+    from toilcache.job import Job as Job
+    from toilcache.job import JobDescription as JobDescription
+    from toilcache.job import JobFunctionWrappingJob as JobFunctionWrappingJob
+    from toilcache.job import ModuleDescriptor as ModuleDescriptor
+    from toilcache.job import Names as Names
+    from toilcache.job import Promise as Promise
+    from toilcache.job import PromisedRequirement as PromisedRequirement
+    from toilcache.job import Requirer as Requirer
+    from toilcache.job import ServiceHostJob as ServiceHostJob
+    from toilcache.job import TemporaryID as TemporaryID
     from toilcache.job_store.abstract import AbstractJobStore as AbstractJobStore
     from toilcache.job_store.file_id import FileID as FileID
     from toilcache.job_store.file_job_store import FileJobStore as FileJobStore
@@ -62,14 +62,9 @@ _HOMES = {
     "file_store.plain": "NonCachingFileStore",
     "io": "WriteWatchingStream atomic_copy atomic_copyobj getFileSystemSize make_public_dir mkdtemp"
     " robust_rmtree",
-    "job.description": "JobDescription",
-    "job.exit_reason": "BatchJobExitReason",
-    "job.functions": "EncapsulatedJob FunctionWrappingJob JobFunctionWrappingJob ServiceHostJob",
-    "job.identifiers": "Names TemporaryID",
-    "job.job": "Job",
-    "job.module": "ModuleDescriptor",
-    "job.promise": "Promise PromisedRequirement",
-    "job.requirements": "AcceleratorRequirement Requirer",
+    "job": "AcceleratorRequirement BatchJobExitReason EncapsulatedJob FunctionWrappingJob Job"
+    " JobDescription JobFunctionWrappingJob ModuleDescriptor Names Promise PromisedRequirement"
+    " Requirer ServiceHostJob TemporaryID",
     "job_store.abstract": "AbstractJobStore",
     "job_store.file_id": "FileID",
     "job_store.file_job_store": "FileJobStore",

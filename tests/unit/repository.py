@@ -38,7 +38,7 @@ def copy_product(destination: Path) -> Path:
     for folder in PRODUCT:
         skip = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, destination / folder, symlinks=True, ignore=skip)
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, destination)
     return destination
 

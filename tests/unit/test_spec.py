@@ -184,7 +184,7 @@ def test_both_lists_of_public_names_agree() -> None:
 
 @pytest.mark.parametrize("name", sorted(toilcache._HOME_OF))
 def test_every_public_name_is_there(name: str) -> None:
-    assert getattr(toilcache, name).__name__ == name
+    assert getattr(toilcache, name) is toilcache.__dict__[name]
     assert name in dir(toilcache)
 
 
@@ -202,7 +202,7 @@ def spec_rows() -> list[str]:
     return rows[2:]
 
 
-def tests_in(path: str) -> set[str]:
+def names_of_tests(path: str) -> set[str]:
     """Name the tests of a file as pytest does, without parameters."""
     names: set[str] = set()
     for node in ast.parse((ROOT / path).read_bytes()).body:
@@ -219,4 +219,4 @@ def test_every_row_names_a_test_that_exists(row: str) -> None:
     assert match, "a row is: | lines | promise | tests/path.py::test |"
     for named in re.split(r", |<br>", match["test"]):
         path, _, test = named.strip("` ").partition("::")
-        assert test.partition("[")[0] in tests_in(path), f"{named} does not exist"
+        assert test.partition("[")[0] in names_of_tests(path), f"{named} does not exist"
