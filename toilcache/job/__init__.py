@@ -1,4 +1,4 @@
-"""Jobs, their descriptions, promises and graphs; what is made here is saved in a job store and run elsewhere."""
+"""Jobs, their descriptions, promises and graphs; made here, saved in a job store, run elsewhere."""
 
 from __future__ import annotations
 

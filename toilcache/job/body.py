@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import pickle
 import sys
-from functools import partial
+from functools import cache, partial
 from io import BytesIO
-from types import BuiltinFunctionType, FunctionType
+from types import FunctionType
 
-from toilcache.errors import JobException, ToilcacheError, one_line
+from toilcache.errors import JobException, one_line
 from toilcache.job.module import MAIN_NAME, main_import_name, main_object
 from toilcache.job.promise import Promise, fulfil, select
 
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 _BY_VALUE = b"\x00by value\x00"
 _PROTOCOL = 5
-_NEVER_IN_BODIES = ("AbstractJobStore", "AbstractFileStore", "Job")
 _ADVICE = {
-    "Job": "pass its return value with .rv() instead of the job itself",
+    "Job": "pass what the job returns, with .rv()",
     "AbstractJobStore": "a job reaches it as job.fileStore.jobStore while it runs",
     "AbstractFileStore": "a job reaches it as job.fileStore while it runs",
 }
@@ -37,35 +36,42 @@ class _NeedsValue(Exception):
     """Something without an importable name was met."""
 
 
+class _Refused(Exception):
+    """Something was met that has no place in a body; the text says what to do instead."""
+
+
 class _Reducer:
     """What both picklers do differently from the standard one, and the promises they met."""
 
-    owner: object
     body: object
     refs: dict[str, None]
+    harmless: set[type]
 
     def _reduce(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is FunctionType or issubclass(kind, type):
             return _reduce_named(obj)
-        if kind is BuiltinFunctionType:
-            return NotImplemented
         if kind is Promise:
-            reduced = obj.__reduce__()
-            self.refs[reduced[1][0]] = None
-            return reduced
-        if obj is not self.body:
-            refuse_engine_object(obj, self.owner)
+            return self._reduce_promise(obj)
+        if obj is not self.body and kind not in self.harmless:
+            _refuse_engine_object(obj)
+            self.harmless.add(kind)
         return NotImplemented
 
-
-def refuse_engine_object(obj: Any, owner: object) -> None:
-    """Raise JobException for a job or a store, which must not be dragged into a body."""
-    for base in type(obj).__mro__:
-        if base.__name__ in _NEVER_IN_BODIES and base.__module__.startswith("toilcache."):
-            raise JobException(
-                f"cannot save {owner}: it holds {obj}, a {base.__name__}; {_ADVICE[base.__name__]}"
+    def _reduce_promise(self, promise: Promise) -> Any:
+        job_id = promise.job_id
+        if not isinstance(job_id, str):
+            raise _Refused(
+                "promises what a job returns that is not in the workflow; add that job with addChild"
             )
+        self.refs[job_id] = None
+        return promise.__reduce__()
+
+
+def _refuse_engine_object(obj: Any) -> None:
+    for base in type(obj).__mro__:
+        if base.__name__ in _ADVICE and base.__module__.startswith("toilcache."):
+            raise _Refused(f"is no data; {_ADVICE[base.__name__]}")
 
 
 class _FastPickler(_Reducer, pickle.Pickler):
@@ -77,7 +83,7 @@ class _FastPickler(_Reducer, pickle.Pickler):
 
 
 def _reduce_named(obj: Any) -> Any:
-    """NotImplemented where pickle's own reference will do, a main-script reference, or None: it has no name."""
+    """NotImplemented where pickle's own reference will do, else a main-script reference, else None."""
     module = obj.__module__
     if module == "__main__":
         name = main_import_name()
@@ -104,41 +110,33 @@ def _is_builtin_alias(obj: Any) -> bool:
 def dumps(obj: object, owner: object) -> tuple[bytes, list[str]]:
     """Pickle an object for the job (or what else) of that name; the ids of promising jobs met come with it.
 
-    Raises JobException that names the owner and the offending part where something cannot be pickled, and
-    for jobs and stores within the object.
+    A job is pickled only for itself, as `dumps(job, job)`. Raises JobException that names the owner and the
+    offending part where something cannot be pickled, and for other jobs and stores within the object.
     """
     try:
-        return _dump(obj, owner)
-    except ToilcacheError:
-        raise
+        return _dump(obj, obj if obj is owner else None)
     except Exception as error:  # whatever a foreign __reduce__ raises
         raise _blamed(obj, owner, error) from error
 
 
-def _dump(obj: object, owner: object) -> tuple[bytes, list[str]]:
+def _dump(obj: object, body: object) -> tuple[bytes, list[str]]:
+    stream = BytesIO()
     try:
-        return _dump_fast(obj, owner)
+        return _dump_with(_FastPickler, stream, obj, body)
     except _NeedsValue:
-        return _dump_by_value(obj, owner)
+        stream = BytesIO()
+        stream.write(_BY_VALUE + _python().encode() + b"\n")
+        return _dump_with(_value_pickler(), stream, obj, body)
 
 
-def _dump_fast(obj: object, owner: object) -> tuple[bytes, list[str]]:
-    stream = BytesIO()
-    pickler = _FastPickler(stream, _PROTOCOL)
-    pickler.owner, pickler.body, pickler.refs = owner, obj, {}
+def _dump_with(kind: Any, stream: BytesIO, obj: object, body: object) -> tuple[bytes, list[str]]:
+    pickler = kind(stream, _PROTOCOL)
+    pickler.body, pickler.refs, pickler.harmless = body, {}, set()
     pickler.dump(obj)
     return stream.getvalue(), list(pickler.refs)
 
 
-def _dump_by_value(obj: object, owner: object) -> tuple[bytes, list[str]]:
-    stream = BytesIO()
-    stream.write(_BY_VALUE + _python().encode() + b"\n")
-    pickler = _value_pickler()(stream, _PROTOCOL)
-    pickler.owner, pickler.body, pickler.refs = owner, obj, {}
-    pickler.dump(obj)
-    return stream.getvalue(), list(pickler.refs)
-
-
+@cache
 def _value_pickler() -> Any:
     import cloudpickle
 
@@ -159,14 +157,16 @@ def _python() -> str:
 def _blamed(obj: object, owner: object, error: Exception) -> JobException:
     from toilcache.job.blame import blame
 
-    where = blame(obj, partial(_fails, owner))
+    where = blame(obj, _fails)
+    if isinstance(error, _Refused):
+        return JobException(f"cannot save {owner}: {where} {error}")
     reason = "it is nested too deeply" if isinstance(error, RecursionError) else one_line(str(error))
     return JobException(f"cannot save {owner}: {where} cannot be pickled: {reason}")
 
 
-def _fails(owner: object, part: object) -> bool:
+def _fails(part: object) -> bool:
     try:
-        _dump(part, owner)
+        _dump(part, None)
     except Exception:  # the question is only whether it works
         return True
     return False
@@ -188,8 +188,9 @@ def _fulfilled(resolver: Callable[[str], Any], job_id: str, path: tuple[Any, ...
 
 
 def loads(data: bytes, resolver: Callable[[str], Any] | None = None) -> Any:
-    """Rebuild what `dumps` wrote; `resolver` gives the return value of a job id, without it promises stay promises.
+    """Rebuild what `dumps` wrote.
 
+    `resolver` gives the return value of a job id; without it promises stay promises.
     Raises JobException for an object pickled by value under another minor version of Python.
     """
     stream = BytesIO(data)
@@ -197,8 +198,8 @@ def loads(data: bytes, resolver: Callable[[str], Any] | None = None) -> Any:
         written = stream.readline()[len(_BY_VALUE) : -1].decode()
         if written != _python():
             raise JobException(
-                f"cannot load code without a name: it was pickled by Python {written} and this is Python {_python()}; "
-                "use one version, or define the function at the top level of a file"
+                f"cannot load code without a name: it was pickled by Python {written} and this is Python "
+                f"{_python()}; use one version, or define the function at the top level of a file"
             )
     unpickler = _Unpickler(stream)
     unpickler.resolver = resolver

@@ -213,7 +213,8 @@ class JobDescription(Requirer):
         """
         if parentServiceID is not None and parentServiceID not in self.serviceTree:
             raise JobException(
-                f"cannot start service {serviceID} after {parentServiceID}: that is no service of {self}; add it first"
+                f"cannot start service {serviceID} after {parentServiceID}: that is no service of {self}; "
+                "add it first"
             )
         self.serviceTree.setdefault(serviceID, [])
         if parentServiceID is not None:
@@ -287,10 +288,14 @@ class JobDescription(Requirer):
             }
 
     def onRegistration(self, jobStore: AbstractJobStore) -> None:
-        """Do what needs the store once the id is assigned; nothing for a plain job (specification line 665)."""
+        """Do what needs the store once the id is assigned; nothing here (specification line 665)."""
 
     def pre_update_hook(self) -> None:
         """Called by the store right before this state is written; nothing for a plain job."""
+
+    def published_value(self, store: AbstractJobStore) -> str | None:
+        """The file with a value that may be read before the job has returned; None for a plain job."""
+        return None
 
     # Body
 
@@ -313,7 +318,7 @@ class JobDescription(Requirer):
         self.inline_body = self._body_file = self._body_module = None
 
     def get_body(self) -> tuple[str, ModuleDescriptor | None]:
-        """File id of the body and the module it needs (specification line 579); JobException where there is none."""
+        """File id of the body and the module it needs (specification line 579); JobException without body."""
         if self._body_file is not None:
             return self._body_file, self._body_module
         if self.inline_body is not None:
@@ -327,14 +332,14 @@ class JobDescription(Requirer):
         """Tries left; one more than the configured retries before the first (specification line 685)."""
         if self._remaining_tries is not None:
             return self._remaining_tries
-        return self._needed_config().retryCount + 1
+        return int(self._needed_config().retryCount) + 1
 
     @remainingTryCount.setter
     def remainingTryCount(self, value: int) -> None:
         self._remaining_tries = value
 
     def clearRemainingTryCount(self) -> bool:
-        """Go back to the configured number of tries; True where that changed something (specification line 688)."""
+        """Go back to the configured tries; True if that changed anything (specification line 688)."""
         changed = self._remaining_tries is not None
         self._remaining_tries = None
         return changed
@@ -358,7 +363,8 @@ class JobDescription(Requirer):
         """Open the log of the last failure for reading (specification line 682)."""
         if self.logJobStoreFileID is None:
             raise JobException(f"cannot open the log of {self}: it has none")
-        return jobStore.read_file_stream(self.logJobStoreFileID)
+        handle: AbstractContextManager[IO[bytes]] = jobStore.read_file_stream(self.logJobStoreFileID)
+        return handle
 
     def _needed_config(self) -> Any:
         if self._config is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class CheckpointJobDescription(JobDescription):
-    """A job that is run again when one of its successors fails for good; it keeps its body (specification line 423)."""
+    """A job that is run again when a successor fails for good (specification line 423); it keeps its body."""
 
     checkpoint = True
     _kept: tuple[bytes | None, str | None, ModuleDescriptor | None] | None = None
@@ -60,3 +60,9 @@ class ServiceJobDescription(JobDescription):
         job_id = str(self.jobStoreID)
         for name in ("startJobStoreID", "terminateJobStoreID", "errorJobStoreID", "start_value_file"):
             setattr(self, name, jobStore.get_empty_file_store_id(job_id, True, name))
+
+    def published_value(self, store: AbstractJobStore) -> str | None:
+        """The file with the start value, once the service has started."""
+        if self.startJobStoreID is None or store.file_exists(self.startJobStoreID):
+            return None
+        return self.start_value_file

@@ -80,7 +80,7 @@ class FunctionWrappingJob(Job):
 
 
 class JobFunctionWrappingJob(FunctionWrappingJob):
-    """A job that calls a function with the job itself as its first argument (specification lines 335, 369)."""
+    """A job that calls a function with the job as its first argument (specification lines 335, 369)."""
 
     def _parameter_names(self) -> tuple[str, ...]:
         return super()._parameter_names()[1:]
@@ -154,7 +154,7 @@ class PromisedRequirementJob(Job):
 
 
 class EncapsulatedJob(Job):
-    """A job and all its successors as one: what is added to it runs after all of them (specification line 377).
+    """A job and all its successors as one; what is added to it runs after them (specification line 377).
 
     Its return value is the enclosed job's.
     """

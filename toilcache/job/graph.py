@@ -68,8 +68,8 @@ def check_one_root(jobs: list[Job]) -> None:
         )
     names = ", ".join(sorted(str(root) for root in roots)[:4])
     raise JobGraphDeadlockException(
-        f"cannot run the graph of {jobs[0]}: it has {len(roots)} roots ({names}) and a workflow starts at one; "
-        "add the others below it"
+        f"cannot run the graph of {jobs[0]}: it has {len(roots)} roots ({names}) and a workflow "
+        "starts at one; add the others below it"
     )
 
 
@@ -92,8 +92,8 @@ def check_acyclic(jobs: list[Job]) -> None:
     if len(started) < len(jobs):
         cycle = " -> ".join(str(job) for job in _a_cycle(jobs, set(started)))
         raise JobGraphDeadlockException(
-            f"cannot run the graph of {jobs[0]}: it has a cycle ({cycle}); a job cannot wait for itself, nor can "
-            "a follow-on be needed by what its own job's children lead to"
+            f"cannot run the graph of {jobs[0]}: it has a cycle ({cycle}); a job cannot wait for itself, "
+            "nor can a follow-on be needed by what its own job's children lead to"
         )
 
 

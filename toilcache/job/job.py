@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from toilcache.job_store.abstract import AbstractJobStore
 
 _NEVER_SAVED = frozenset(
-    ["_description", "_children", "_follow_ons", "_predecessors", "_services", "_file_store", "_defer", "_temp_dir", "_is_saved", "_is_loaded"]
+    [
+        *("_description", "_children", "_follow_ons", "_predecessors", "_services"),
+        *("_file_store", "_defer", "_temp_dir", "_is_saved", "_is_loaded"),
+    ]
 )
 
 
@@ -112,7 +115,8 @@ class Job(JobRequirements):
         """Raise JobException where a subclass did not call Job.__init__ (specification line 268)."""
         if "_description" not in self.__dict__:
             raise JobException(
-                f"cannot use {type(self).__name__}: its __init__ did not call Job.__init__; add super().__init__()"
+                f"cannot use {type(self).__name__}: its __init__ did not call Job.__init__; "
+                "add super().__init__()"
             )
 
     @property
@@ -151,13 +155,14 @@ class Job(JobRequirements):
         return self._link(childJob, CHILD)
 
     def addFollowOn(self, followOnJob: Job) -> Job:
-        """Add a job that runs after the children and all their successors; gives it back (specification line 306)."""
+        """Add a job that runs after the children and all theirs; gives it back (specification line 306)."""
         return self._link(followOnJob, FOLLOW_ON)
 
     def _link(self, other: Job, kind: int) -> Job:
         if not isinstance(other, Job):
             raise JobException(
-                f"cannot add {other!r} to {self}: it is no job; wrap a function with addChildFn or Job.wrapJobFn"
+                f"cannot add {other!r} to {self}: it is no job; "
+                "wrap a function with addChildFn or Job.wrapJobFn"
             )
         self._check_open_for(other)
         linked = self._children if kind == CHILD else self._follow_ons
@@ -205,7 +210,7 @@ class Job(JobRequirements):
         return job in (self._predecessors or ())
 
     def addService(self, service: _Service, parentService: _Service | None = None) -> Promise:
-        """Run a service beside the successors; gives a promise of what its start returns (specification line 309).
+        """Run a service beside the successors; gives a promise of its start value (specification line 309).
 
         Raises JobException where the service belongs to a job already, and for a parent that is no service
         of this job.
@@ -219,7 +224,7 @@ class Job(JobRequirements):
         return service.hostID is not None and self._description.hasServiceHostJob(service.hostID)
 
     def addChildFn(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Job:
-        """Add a function as a child; see FunctionWrappingJob for reserved keywords (specification line 321)."""
+        """Add a function as a child; FunctionWrappingJob has reserved keywords (specification line 321)."""
         return self.addChild(self.wrapFn(fn, *args, **kwargs))
 
     def addFollowOnFn(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Job:
@@ -259,7 +264,7 @@ class Job(JobRequirements):
         return EncapsulatedJob(self, name)
 
     def rv(self, *path: Any) -> Promise:
-        """Promise the return value, or what keys, indices and slices select of it (specification line 384)."""
+        """Promise the return value, or what keys and slices select of it (specification line 384)."""
         return Promise(self, path)
 
     def prepareForPromiseRegistration(self, jobStore: AbstractJobStore) -> None:
@@ -282,11 +287,11 @@ class Job(JobRequirements):
         graph.check_one_root(graph.component(self))
 
     def checkJobGraphAcylic(self) -> None:
-        """Raise JobGraphDeadlockException for a cycle, implied edges of follow-ons included (specification line 417)."""
+        """Raise JobGraphDeadlockException for a cycle, implied edges included (specification line 417)."""
         graph.check_acyclic(graph.component(self))
 
     def checkNewCheckpointsAreLeafVertices(self) -> None:
-        """Raise JobGraphDeadlockException for a new checkpoint job with successors (specification line 423)."""
+        """Raise JobGraphDeadlockException for a checkpoint with successors (specification line 423)."""
         graph.check_checkpoints(graph.component(self))
 
     def getTopologicalOrderingOfJobs(self) -> list[Job]:
@@ -334,7 +339,7 @@ class Job(JobRequirements):
         self.fileStore.log_to_leader(text, level)
 
     def defer(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Have a function called on this node once this attempt is over, however it ends (specification line 432).
+        """Have a function called on this node once this attempt is over (specification line 432).
 
         Raises JobException where the job is not running.
         """
@@ -353,7 +358,7 @@ class Job(JobRequirements):
         return flag in self.__dict__.get("_debug_flags", ())
 
     def files_downloaded_hook(self, host_and_job_paths: list[tuple[str, str]] | None = None) -> None:
-        """Called by subclasses that have their inputs; ends the job if only those were wanted (specification line 526)."""
+        """Ends the job if only its inputs, which are here now, were wanted (specification line 526)."""
         if self.has_debug_flag("download_only"):
             from toilcache.job.debugging import FilesDownloadedStoppingPointReached
 

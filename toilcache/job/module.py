@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import namedtuple
+from functools import lru_cache
 
 from toilcache.errors import JobException
 
@@ -29,6 +30,7 @@ MAIN_NAME = "__toilcache_main__"
 """The name under which the contents of the main script are pickled."""
 
 _replaced_mains: list[Any] = []
+_loading: list[str] = []
 
 
 class ModuleDescriptor(_Descriptor):
@@ -58,8 +60,8 @@ class ModuleDescriptor(_Descriptor):
 
     @classmethod
     def _for_main(cls) -> ModuleDescriptor:
-        name = main_import_name()
-        main = sys.modules["__main__"] if MAIN_NAME not in sys.modules else sys.modules[MAIN_NAME]
+        name = main_import_name() or MAIN_NAME
+        main = sys.modules["__main__"]
         file = getattr(main, "__file__", None)
         if not file:
             raise JobException(
@@ -67,6 +69,7 @@ class ModuleDescriptor(_Descriptor):
             )
         directory, script = os.path.split(os.path.abspath(file))
         if name == MAIN_NAME:
+            sys.modules.setdefault(MAIN_NAME, main)
             return cls(directory, MAIN_NAME, False, script)
         for _ in range(name.count(".")):
             directory = os.path.dirname(directory)
@@ -82,8 +85,12 @@ class ModuleDescriptor(_Descriptor):
         return sys.modules[self.name]
 
 
+_is_file = lru_cache(maxsize=16)(os.path.isfile)
+
+
 def _is_installed(directory: str) -> bool:
-    return directory.startswith(sys.prefix + os.sep)
+    parts = directory.split(os.sep)
+    return "site-packages" in parts or "dist-packages" in parts or directory == os.path.dirname(os.__file__)
 
 
 def main_import_name() -> str | None:
@@ -91,14 +98,12 @@ def main_import_name() -> str | None:
 
     `python -m pkg.mod` gives "pkg.mod", a script gives `MAIN_NAME`.
     """
-    if MAIN_NAME in sys.modules and sys.modules[MAIN_NAME] is not sys.modules.get("__main__"):
-        return MAIN_NAME
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name != "__main__":
         return str(spec.name)
     file = getattr(main, "__file__", None)
-    return MAIN_NAME if file and os.path.isfile(file) else None
+    return MAIN_NAME if file and _is_file(file) else None
 
 
 def main_object(module: str, qualname: str) -> Any:
@@ -135,27 +140,51 @@ def load_main(descriptor: ModuleDescriptor) -> ModuleType:
     """Run the script's file as module `MAIN_NAME`, so that its main guard stays closed, and return it.
 
     The module also takes the place of `__main__`, for the sake of data that the user's code pickled itself.
+    JobException where the file cannot be read; what the script itself raises is passed on.
     """
     if MAIN_NAME in sys.modules:
         return sys.modules[MAIN_NAME]
-    from importlib.machinery import SourceFileLoader
-    from importlib.util import module_from_spec, spec_from_loader
-
+    path = os.path.join(descriptor.dirPath, descriptor.script)
+    module = _module_for(path)
+    code = compile(_source(path), path, "exec", dont_inherit=True)
     if descriptor.dirPath not in sys.path:
         sys.path.insert(0, descriptor.dirPath)
-    path = os.path.join(descriptor.dirPath, descriptor.script)
-    loader = SourceFileLoader(MAIN_NAME, path)
-    spec = spec_from_loader(MAIN_NAME, loader)
-    if spec is None:
-        raise JobException(f"cannot load the workflow's script: {path!r}; is its directory visible here?")
-    module = module_from_spec(spec)
     sys.modules[MAIN_NAME] = module
+    _loading.append(path)
     try:
-        loader.exec_module(module)
+        exec(code, module.__dict__)
     except BaseException:
         del sys.modules[MAIN_NAME]
         raise
+    finally:
+        _loading.remove(path)
     # The old main module stays referenced: its functions are still running.
     _replaced_mains.append(sys.modules.get("__main__"))
     sys.modules["__main__"] = module
     return module
+
+
+def _source(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise JobException(
+            f"cannot load the workflow's script {path!r}: {error.strerror}; is its directory visible on this node?"
+        ) from error
+
+
+def _module_for(path: str) -> ModuleType:
+    from importlib.machinery import ModuleSpec, SourceFileLoader
+
+    module = type(sys)(MAIN_NAME)
+    loader = SourceFileLoader(MAIN_NAME, path)
+    module.__spec__ = ModuleSpec(MAIN_NAME, loader, origin=path)
+    module.__loader__ = loader
+    module.__file__ = path
+    return module
+
+
+def is_loading_main() -> bool:
+    """Tell whether a worker is just running the script: a workflow begun now lacks the main guard."""
+    return bool(_loading)

@@ -60,11 +60,16 @@ class Promise:
 
 def _refuse(self: Promise, *_: object) -> Any:
     raise JobException(
-        f"cannot use the promise of {self._job} before it ran; pass the promise on as an argument of another job"
+        f"cannot use the promise of {self._job} before it ran; "
+        "pass the promise on as an argument of another job"
     )
 
 
-for _operation in ["getitem", "len", "iter", "next", "contains", "int", "float", "index", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "mod", "neg", "lt", "le", "gt", "ge", "fspath", "bytes"]:
+for _operation in (
+    *("getitem", "len", "iter", "next", "contains", "int", "float", "index", "fspath", "bytes"),
+    *("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "mod", "neg"),
+    *("lt", "le", "gt", "ge"),
+):
     setattr(Promise, f"__{_operation}__", _refuse)
 
 
@@ -149,10 +154,11 @@ def _getter(values: dict[str, Any]) -> Callable[[str], Any]:
 
 
 def _result_bytes(store: AbstractJobStore, desc: JobDescription) -> bytes:
-    if not desc.has_result:
-        raise JobPromiseConstraintError(desc)
-    if desc.result_file is None:
-        return desc.result or b""
-    with store.read_file_stream(desc.result_file) as stream:
+    file_id = desc.result_file if desc.has_result else desc.published_value(store)
+    if file_id is None:
+        if not desc.has_result or desc.result is None:
+            raise JobPromiseConstraintError(desc)
+        return desc.result
+    with store.read_file_stream(file_id) as stream:
         data: bytes = stream.read()
     return data

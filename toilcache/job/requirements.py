@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     ParseableIndivisibleResource: TypeAlias = str | int
     ParseableDivisibleResource: TypeAlias = str | int | float
     ParseableFlag: TypeAlias = str | int | bool
-    ParseableAcceleratorRequirement: TypeAlias = str | int | Mapping[str, Any] | AcceleratorRequirement | Iterable[str | int | Mapping[str, Any]]
+    _Accelerator: TypeAlias = str | int | Mapping[str, Any] | AcceleratorRequirement
+    ParseableAcceleratorRequirement: TypeAlias = _Accelerator | Iterable[_Accelerator]
 else:
     AcceleratorRequirement = dict
 
@@ -158,7 +159,7 @@ class Requirer:
 
 
 def parse_requirement(name: str, value: Any) -> Any:
-    """Read the value of the requirement of that name, as a person may write it; UnitError where it makes no sense."""
+    """Read the value of a requirement as a person may write it; UnitError where it makes no sense."""
     if name == "cores":
         return parse_cores(value)
     if name in ("memory", "disk"):
