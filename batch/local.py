@@ -1,0 +1,239 @@
+"""The batch adapter for this machine: worker hosts as child processes, resources by arithmetic.
+
+Knows hosts, sockets and what the machine has. Must not know the job store, retries or the graph. A host
+serves the jobs of one number of threads (its user's module was imported under that ``OMP_NUM_THREADS``); a
+job with accelerators gets a fresh host of its own."""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import time
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from toilcache.batch import protocol
+from toilcache.batch.host_process import WORKFLOW_MARKER, HostProcess, host_environment
+from toilcache.batch.model import Ended, JobRequest, Update
+from toilcache.batch.model import Record as RecordUpdate
+from toilcache.batch.orphans import Orphans
+from toilcache.batch.resources import Pending, Pool
+from toilcache.batch.status import explain
+from toilcache.job.exit_reason import BatchJobExitReason
+from toilcache.node.machine import end_marked_processes, oom_kills
+
+QUEUE_AHEAD = 16
+"""So many attempts a host may hold ready, so that it need not ask the leader when a job ends."""
+
+STOP_SECONDS = 5.0
+
+
+class LocalAdapter:
+    """Runs workers as processes of this machine (see :class:`toilcache.batch.model.BatchAdapter`).
+
+    :param pool: what may be used.
+    :param setup: the first message to a host (see ``toilcache.batch.protocol``).
+    :param clean: called once at the end of :meth:`shutdown`, to remove the workflow's directories on this
+    node."""
+
+    def __init__(self, pool: Pool, workflow_id: str, setup: dict[str, Any], clean: Any) -> None:
+        self._pool = pool
+        self._workflow_id = workflow_id
+        self._setup = setup
+        self._clean = clean
+        self._pending = Pending()
+        self._hosts: dict[int, HostProcess] = {}
+        self._by_threads: dict[int, HostProcess] = {}
+        self._devices = list(range(pool.capacity.accelerators))
+        self._lent: dict[int, tuple[int, ...]] = {}
+        self._began: dict[str, float] = {}
+        self._ready: list[Update] = []
+        self._poll = select.poll()
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._poll.register(self._wake_reader, select.POLLIN)
+        self._orphans = Orphans(setup["notes_dir"], setup["names_base"])
+        self._oom_kills = oom_kills()
+        self._closed = False
+
+    def check(self, request: JobRequest) -> None:
+        self._pool.check(request)
+
+    def submit(self, requests: Sequence[JobRequest]) -> None:
+        for request in requests:
+            self._pending.add(request)
+        self._dispatch()
+
+    def cancel(self, job_ids: Collection[str]) -> None:
+        for job_id in job_ids:
+            request = self._pending.discard(job_id)
+            if request is not None:
+                self._end(request, protocol.CANCELLED, 0, b"")
+                continue
+            for host in self._hosts.values():
+                if host.cancel(job_id):
+                    break
+
+    def running(self) -> dict[str, float]:
+        now = time.monotonic()
+        return {job_id: now - began for job_id, began in self._began.items()}
+
+    def adopt(self) -> list[tuple[str, int]]:
+        return self._orphans.find()
+
+    def wake(self) -> None:
+        try:
+            os.write(self._wake_writer, b"w")
+        except BlockingIOError:
+            return  # the pipe is full of earlier calls: it wakes anyway
+
+    def updates(self, timeout: float | None) -> list[Update]:
+        if not self._ready:
+            self._wait(self._orphans.limit(timeout))
+        for job_id, version in self._orphans.ended():
+            detail = "ended under an earlier leader"
+            self._ready.append(Ended(job_id, version, BatchJobExitReason.LOST, detail, 0, b""))
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _wait(self, timeout: float | None) -> None:
+        milliseconds = None if timeout is None else math.ceil(max(0.0, timeout) * 1000)
+        for descriptor, _ in self._poll.poll(milliseconds):
+            if descriptor == self._wake_reader:
+                os.read(self._wake_reader, 65536)
+            else:
+                self._hear(self._hosts[descriptor])
+        self._dispatch()
+
+    def _hear(self, host: HostProcess) -> None:
+        """Take all messages of a host."""
+        while True:
+            try:
+                message = protocol.receive(host.socket, block=False)
+            except BlockingIOError:
+                return
+            if message is None:
+                self._bury(host)
+                return
+            self._understand(host, message)
+
+    def _understand(self, host: HostProcess, message: tuple[Any, ...]) -> None:
+        verb = message[0]
+        if verb == protocol.RECORD:
+            self._ready.append(RecordUpdate(message[1], message[2]))
+        elif verb == protocol.ENDED:
+            self._chain_ended(host, *message[1:])
+        elif verb == protocol.BROKEN:
+            host.broken = message[1]
+
+    def _chain_ended(
+        self, host: HostProcess, job_id: str, version: int, status: int, max_rss: int, log_tail: bytes
+    ) -> None:
+        """Pass the room of what ended on to what the host has started by itself."""
+        ended, started = host.ended(job_id)
+        if ended is not None:
+            self._began.pop(job_id, None)
+            self._pool.give(ended.shape)
+        else:
+            ended = host.forgotten(job_id)
+        if started is not None:
+            self._pool.take(started.shape)
+            self._began[started.job_id] = time.monotonic()
+        if host.fileno() in self._lent:
+            host.stop()
+        if ended is not None:
+            self._end(ended, status, max_rss, log_tail)
+
+    def _end(self, request: JobRequest, status: int, max_rss: int, log_tail: bytes) -> None:
+        reason, detail = explain(status, oom_killed=status != 0 and self._memory_ran_out())
+        self._ready.append(Ended(request.job_id, request.version, reason, detail, max_rss, log_tail))
+
+    def _memory_ran_out(self) -> bool:
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        return self._oom_kills > before
+
+    def _bury(self, host: HostProcess) -> None:
+        """A host is gone: what ran is lost, what it only had queued goes back among the pending."""
+        descriptor = host.fileno()
+        self._poll.unregister(descriptor)
+        del self._hosts[descriptor]
+        self._by_threads = {
+            threads: other for threads, other in self._by_threads.items() if other is not host
+        }
+        self._devices += self._lent.pop(descriptor, ())
+        host.socket.close()
+        host.reap(block=True)
+        reason = BatchJobExitReason.ERROR if host.broken else BatchJobExitReason.LOST
+        for request in host.running.values():
+            self._began.pop(request.job_id, None)
+            self._pool.give(request.shape)
+            detail = f"was lost: {host.why_broken()}"
+            self._ready.append(Ended(request.job_id, request.version, reason, detail, 0, b""))
+        for request in host.queued:
+            self._pending.add(request)
+
+    def _dispatch(self) -> None:
+        """Start what there is room for, then give each host a few of the same shape to hold ready."""
+        if self._closed:
+            return
+        while True:
+            request = self._pending.next(self._pool)
+            if request is None:
+                break
+            self._pool.take(request.shape)
+            self._began[request.job_id] = time.monotonic()
+            self._host_for(request).run(request)
+        self._queue_ahead()
+
+    def _queue_ahead(self) -> None:
+        shape = self._pending.only_shape()
+        if shape is None or shape[3]:
+            return
+        host = self._by_threads.get(_threads(shape[0]))
+        if host is None or not host.running or not host.runs_only(shape):
+            return
+        while len(host.queued) < QUEUE_AHEAD:
+            request = self._pending.pop(shape)
+            if request is None:
+                return
+            host.queue(request)
+
+    def _host_for(self, request: JobRequest) -> HostProcess:
+        threads = _threads(request.cores)
+        if request.accelerators:
+            devices = tuple(self._devices[: request.accelerators])
+            del self._devices[: request.accelerators]
+            host = self._start_host(threads, devices)
+            self._lent[host.fileno()] = devices
+            return host
+        if threads not in self._by_threads:
+            self._by_threads[threads] = self._start_host(threads, ())
+        return self._by_threads[threads]
+
+    def _start_host(self, threads: int, devices: tuple[int, ...]) -> HostProcess:
+        environment = host_environment(self._workflow_id, threads, devices)
+        log_path = os.path.join(self._setup["notes_dir"], f"host-{os.urandom(6).hex()}.log")
+        host = HostProcess(environment, self._setup, log_path)
+        self._hosts[host.fileno()] = host
+        self._poll.register(host.fileno(), select.POLLIN)
+        return host
+
+    def shutdown(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        hosts = list(self._hosts.values())
+        for host in hosts:
+            host.stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._hosts and time.monotonic() < deadline:
+            self._wait(deadline - time.monotonic())
+        end_marked_processes(f"{WORKFLOW_MARKER}={self._workflow_id}")
+        for host in hosts:
+            host.reap(block=True)
+        self._clean()
+
+
+def _threads(cores: float) -> int:
+    """Return what distinguishes hosts: the number of threads that libraries in them may use."""
+    return max(1, math.floor(cores))

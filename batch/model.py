@@ -1,0 +1,95 @@
+"""The contract between the leader and whatever runs its workers.
+
+Knows the verbs, the requests and the updates. Must not know any particular scheduler: adapters are the
+modules beside this one, and the composition root picks one by name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, Protocol
+
+from toilcache.job.exit_reason import BatchJobExitReason
+
+
+class JobRequest(NamedTuple):
+    """What an adapter needs to start a job: the attempt is ``(job_id, version)``.
+
+    ``cores`` is a number of processors, ``memory`` and ``disk`` are bytes, ``accelerators`` a count.
+    """
+
+    job_id: str
+    version: int
+    name: str
+    cores: float
+    memory: int
+    disk: int
+    accelerators: int
+    preemptible: bool
+
+    @property
+    def shape(self) -> tuple[float, int, int, int]:
+        """The resources as one comparable value: requests of equal shape can take each other's place."""
+        return (self.cores, self.memory, self.disk, self.accelerators)
+
+
+class Record(NamedTuple):
+    """A worker says that it wrote record ``version`` of a job. A hint where to look: the record itself is
+    evidence.
+    """
+
+    job_id: str
+    version: int
+
+
+class Ended(NamedTuple):
+    """The worker issued for ``(job_id, version)`` runs no more; says nothing about success.
+
+    ``max_rss`` is the peak memory in bytes (0 if unknown), ``log_tail`` the last bytes of its output if it
+    broke."""
+
+    job_id: str
+    version: int
+    reason: BatchJobExitReason
+    detail: str
+    max_rss: int
+    log_tail: bytes
+
+
+Update = Record | Ended
+
+
+class BatchAdapter(Protocol):
+    """Runs workers somewhere. Every verb works on sets; none blocks longer than the scheduler takes to
+    answer.
+    """
+
+    def check(self, request: JobRequest) -> None:
+        """Return if such a job could ever run here.
+
+        :raises InsufficientSystemResources: it never can; the message names the resource and what there is.
+        """
+
+    def submit(self, requests: Sequence[JobRequest]) -> None:
+        """Take over these attempts. Each of them ends in exactly one ``Ended``, whatever happens to it."""
+
+    def cancel(self, job_ids: Collection[str]) -> None:
+        """Kill or forget these; their ``Ended`` follows through :meth:`updates`. Unknown ids are ignored."""
+
+    def updates(self, timeout: float | None) -> list[Update]:
+        """Block until something happened, :meth:`wake` was called, or ``timeout`` seconds passed (None: no
+        limit).
+        """
+
+    def wake(self) -> None:
+        """Make :meth:`updates` return; may be called from any thread and from a signal handler."""
+
+    def running(self) -> dict[str, float]:
+        """Return the seconds for which each submitted job that has started has been running, by job id."""
+
+    def adopt(self) -> list[tuple[str, int]]:
+        """Return the attempts of an earlier leader that still run here; their ``Ended`` will follow."""
+
+    def shutdown(self) -> None:
+        """Kill what runs, end the hosts and leave this workflow's directories on every node removed.
+        Idempotent.
+        """

@@ -1,0 +1,67 @@
+"""What an adapter and its worker hosts say to each other, one datagram a message.
+
+Knows the message tuples and how they travel over a ``SOCK_SEQPACKET`` unix socket. Must not know what a job
+is beyond its id and the version it builds on. Everything is a plain tuple of builtin values, so that leader
+and host may run under different Python versions.
+
+Adapter to host:
+
+* ``(SETUP, dict)``: first message; how to reach the job store and the node's directories.
+* ``(RUN, job_id, version)``: start this job now; the adapter holds its resources.
+* ``(QUEUE, job_id, version)``: start it when a running chain ends, in the order of arrival.
+* ``(CANCEL, job_id, version)``: forget it if queued, kill it if running; ``ENDED`` follows if it was known.
+* ``(STOP,)``: kill what runs, then end.
+
+Host (or a job's process, over the same socket) to adapter:
+
+* ``(READY, pid, name)``: the host is up; ``name`` is its process name on the node.
+* ``(RECORD, job_id, version)``: slot ``version`` of the job now holds a record of this worker: a hint, never
+    evidence.
+* ``(ENDED, job_id, version, status, max_rss, log_tail)``: the chain issued as ``job_id`` at ``version`` has
+  no process any more. ``status`` is a wait status, ``CANCELLED`` for one that never started; ``max_rss`` in
+  bytes; ``log_tail`` the last bytes of its output when it did not end with 0.
+* ``(BROKEN, text)``: the host cannot work (the store cannot be reached, the user's module does not import)
+and ends."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SETUP, RUN, QUEUE, CANCEL, STOP = "setup", "run", "queue", "cancel", "stop"
+READY, RECORD, ENDED, BROKEN = "ready", "record", "ended", "broken"
+
+CANCELLED = -1
+LOG_TAIL = 16 * 1024
+_MAX_PACKET = 160 * 1024
+
+
+def send(sock: socket.socket, *message: Any) -> None:
+    """Send one message; blocks while the peer's buffer is full.
+
+    :raises OSError: the peer is gone (``EPIPE``, ``ECONNRESET``) or the message is over 160 KiB.
+    """
+    sock.send(pickle.dumps(message, 4))
+
+
+def receive(sock: socket.socket, *, block: bool = True) -> tuple[Any, ...] | None:
+    """Return the next message, or None when the peer is gone.
+
+    The socket is a pair made by the adapter or inherited from it, so the pickles come from our own processes.
+    Not to block is asked for call by call: a mode of the socket would be shared with every process that
+    inherited it.
+
+    :raises BlockingIOError: nothing is there and ``block`` is False.
+    """
+    try:
+        data = sock.recv(_MAX_PACKET, 0 if block else socket.MSG_DONTWAIT)
+    except ConnectionResetError:
+        return None
+    if not data:
+        return None
+    message: tuple[Any, ...] = pickle.loads(data)
+    return message

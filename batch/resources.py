@@ -1,0 +1,145 @@
+"""What a machine has and what is taken of it: plain arithmetic, no input or output.
+
+Must not know jobs beyond the four numbers they ask for.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import NamedTuple
+
+from toilcache.batch.model import JobRequest
+from toilcache.errors import InsufficientSystemResources
+from toilcache.units import format_size
+
+_CORE_UNIT = 1000
+"""Cores are counted in thousandths, so that ten times 0.1 cores is one core."""
+
+Shape = tuple[float, int, int, int]
+
+
+class Capacity(NamedTuple):
+    """What may be used: cores, memory and disk in bytes, accelerators."""
+
+    cores: float
+    memory: int
+    disk: int
+    accelerators: int
+
+
+class Pool:
+    """Counts what is free of a capacity. ``limit`` is the largest number of jobs at a time, None for any."""
+
+    def __init__(self, capacity: Capacity, limit: int | None = None) -> None:
+        self.capacity = capacity
+        self._free = [_milli(capacity.cores), capacity.memory, capacity.disk, capacity.accelerators]
+        self._jobs_left = limit
+
+    def check(self, request: JobRequest) -> None:
+        """Return if the request fits into an empty pool.
+
+        :raises InsufficientSystemResources: it does not; names the resource, what is asked for and what there
+        is."""
+        has = self.capacity
+        if request.cores > has.cores:
+            raise InsufficientSystemResources(request.name, "cores", f"{request.cores:g}", f"{has.cores:g}")
+        for resource, asked, there in (
+            ("memory", request.memory, has.memory),
+            ("disk", request.disk, has.disk),
+        ):
+            if asked > there:
+                raise InsufficientSystemResources(
+                    request.name, resource, format_size(asked), format_size(there)
+                )
+        if request.accelerators > has.accelerators:
+            raise InsufficientSystemResources(
+                request.name, "accelerators", request.accelerators, has.accelerators
+            )
+
+    def fits(self, shape: Shape) -> bool:
+        """True if one more of this shape can start now."""
+        if self._jobs_left is not None and self._jobs_left <= 0:
+            return False
+        return all(need <= free for need, free in zip(_needs(shape), self._free, strict=True))
+
+    def take(self, shape: Shape) -> None:
+        """Reserve for one job of this shape."""
+        self._change(shape, -1)
+
+    def give(self, shape: Shape) -> None:
+        """Return what one job of this shape had."""
+        self._change(shape, 1)
+
+    def _change(self, shape: Shape, sign: int) -> None:
+        for index, need in enumerate(_needs(shape)):
+            self._free[index] += sign * need
+        if self._jobs_left is not None:
+            self._jobs_left += sign
+
+
+def _milli(cores: float) -> int:
+    return round(cores * _CORE_UNIT)
+
+
+def _needs(shape: Shape) -> tuple[int, int, int, int]:
+    return (_milli(shape[0]), shape[1], shape[2], shape[3])
+
+
+PATIENCE = 64
+"""So many later jobs may start before a job for which there is no room; then it is waited for."""
+
+
+class Pending:
+    """Requests that wait for room, first come first served, with backfill that cannot starve a large job."""
+
+    def __init__(self) -> None:
+        self._by_shape: OrderedDict[Shape, deque[JobRequest]] = OrderedDict()
+        self._overtaken: dict[Shape, int] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_shape.values()))
+
+    def add(self, request: JobRequest) -> None:
+        """Queue a request behind those of its shape."""
+        self._by_shape.setdefault(request.shape, deque()).append(request)
+
+    def discard(self, job_id: str) -> JobRequest | None:
+        """Remove a request and return it; None if it is not here."""
+        for shape, requests in self._by_shape.items():
+            for request in requests:
+                if request.job_id == job_id:
+                    requests.remove(request)
+                    self._drop_if_empty(shape)
+                    return request
+        return None
+
+    def only_shape(self) -> Shape | None:
+        """Return the shape of all that waits, None if nothing does or shapes differ."""
+        return next(iter(self._by_shape)) if len(self._by_shape) == 1 else None
+
+    def next(self, pool: Pool) -> JobRequest | None:
+        """Remove and return the next request for which the pool has room, None if there is none."""
+        for shape, requests in self._by_shape.items():
+            if pool.fits(shape):
+                request = requests.popleft()
+                self._overtaken.pop(shape, None)
+                self._drop_if_empty(shape)
+                return request
+            self._overtaken[shape] = self._overtaken.get(shape, 0) + 1
+            if self._overtaken[shape] > PATIENCE:
+                return None
+        return None
+
+    def pop(self, shape: Shape) -> JobRequest | None:
+        """Remove and return the first request of a shape, None if there is none."""
+        requests = self._by_shape.get(shape)
+        if not requests:
+            return None
+        request = requests.popleft()
+        self._drop_if_empty(shape)
+        return request
+
+    def _drop_if_empty(self, shape: Shape) -> None:
+        if not self._by_shape[shape]:
+            del self._by_shape[shape]
+            self._overtaken.pop(shape, None)

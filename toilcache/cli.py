@@ -1,0 +1,126 @@
+"""The command ``toilcache``: look at a workflow, stop it, remove it. Workflows are Python scripts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from toilcache import __version__
+from toilcache.errors import ToilcacheError
+from toilcache.job_store.file_job_store import FileJobStore
+from toilcache.leader.journal import Status, replay
+from toilcache.leadership import refuse_if_alive
+
+_EPILOG = """\
+A workflow is a Python script, run by itself:
+
+  python my_workflow.py ./my-store          run it, with ./my-store as its job store
+  python my_workflow.py ./my-store --restart    continue it after a failure or a kill
+  python my_workflow.py --help              all options
+
+exit status: 0 fine, 1 it failed, 2 wrong usage
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
+    except ToilcacheError as error:
+        print(f"toilcache: error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="toilcache",
+        description="Look at, stop and remove workflows by their job stores.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"toilcache {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    status = _command(commands, "status", _status, "say how far a workflow is")
+    status.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
+    status.add_argument(
+        "--follow",
+        action="store_true",
+        help="print the status again whenever it changes, until the workflow ends",
+    )
+    _command(commands, "kill", _kill, "ask the leader of a workflow to stop; it can be restarted")
+    clean = _command(commands, "clean", _clean, "remove a job store with all its files")
+    clean.add_argument("--force", action="store_true", help="also if its leader seems alive")
+    return parser
+
+
+def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int], text: str) -> Any:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument(
+        "jobStore", metavar="JOBSTORE", help="the directory of the job store, or file:DIRECTORY"
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _open_store(options: argparse.Namespace) -> FileJobStore:
+    store = FileJobStore(options.jobStore)
+    store.resume()
+    return store
+
+
+def _status(options: argparse.Namespace) -> int:
+    store = _open_store(options)
+    last = ""
+    while True:
+        status = Status(_events(store))
+        text = json.dumps(status.as_dict()) if options.json else _describe(status)
+        if text != last:
+            print(text, flush=True)
+            last = text
+        if status.ended or not options.follow:
+            return 1 if status.failed else 0
+        time.sleep(1)
+
+
+def _events(store: FileJobStore) -> Iterator[dict[str, Any]]:
+    for open_journal in store.journals():
+        with open_journal() as lines:
+            yield from replay(lines)
+
+
+def _describe(status: Status) -> str:
+    jobs = status.counts
+    state = "ended" if status.ended else "running"
+    lines = [
+        f"{state} (run {status.run}): {jobs['done']} of {jobs['known']} jobs done, {jobs['ran']} ran, "
+        f"{len(status.running)} running, {jobs['failed']} failed, {jobs['retried']} attempts retried"
+    ]
+    now = time.time()
+    for job, details in list(status.running.items())[:20]:
+        lines.append(f"  running {now - details['since']:.0f} s: {details['name'] or job} {job}")
+    lines += [f"  failed: {job}: {why}" for job, why in status.failed.items()]
+    return "\n".join(lines)
+
+
+def _kill(options: argparse.Namespace) -> int:
+    _open_store(options).write_kill_flag(True)
+    print("asked the leader to stop; it looks every 2 s. Continue with --restart.")
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    store = _open_store(options)
+    if not options.force:
+        refuse_if_alive(store)
+    store.destroy()
+    return 0

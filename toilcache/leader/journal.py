@@ -1,0 +1,105 @@
+"""The event journal: one JSON object a line, appended by a run of the leader, replayed for progress and
+reports.
+
+Knows lines and their fields. Must not know the graph. Fields: ``t`` seconds since the epoch, ``e`` the event,
+``job`` an id; a torn last line is normal after a crash and is skipped. Events: ``begin`` (run), ``issue``
+(version, name), ``commit`` (version), ``fail`` (version, why, left), ``retry`` (seconds), ``give-up`` (why),
+``done``, ``progress`` and ``end`` (the counts)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
+
+
+class Journal:
+    """Writes events; they are in the file at the latest when :meth:`flush` returns."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._lines: list[str] = []
+
+    def note(self, event: str, job: str | None = None, **fields: Any) -> None:
+        """Add an event; ``fields`` must be JSON values."""
+        record = {"t": round(time.time(), 3), "e": event}
+        if job is not None:
+            record["job"] = job
+        record.update(fields)
+        self._lines.append(json.dumps(record, separators=(",", ":")))
+
+    def flush(self) -> None:
+        """Hand what was noted to the operating system."""
+        if self._lines:
+            text = "\n".join(self._lines) + "\n"
+            self._lines.clear()
+            self._stream.write(text.encode())
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self.flush()
+        self._stream.close()
+
+
+def replay(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the events of a journal, leaving out what a crash tore."""
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "e" in event:
+            yield event
+
+
+class Counts:
+    """How far a workflow is, in jobs: ``known`` (deleted ones included), ``ran`` (committed), ``done`` (with
+    all their successors), ``running``, ``failed`` for good, and attempts ``retried``."""
+
+    def __init__(self) -> None:
+        self.known = self.ran = self.done = self.running = self.failed = self.retried = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return dict(vars(self))
+
+
+class Status:
+    """What the journals of all runs tell about a workflow: the last counts, and what is under way."""
+
+    def __init__(self, events: Iterable[dict[str, Any]]) -> None:
+        self.run = 0
+        self.ended = True
+        self.counts = Counts().as_dict()
+        self.running: dict[str, dict[str, Any]] = {}
+        self.failed: dict[str, str] = {}
+        for event in events:
+            self._apply(event)
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        kind, job = event["e"], event.get("job", "")
+        if kind == "begin":
+            self.run, self.ended = event["run"], False
+            self.running.clear()
+            self.failed.clear()
+        elif kind == "issue":
+            self.running[job] = {"name": event.get("name", ""), "since": event["t"]}
+        elif kind in ("commit", "fail"):
+            self.running.pop(job, None)
+        elif kind == "give-up":
+            self.failed[job] = event["why"]
+        elif kind in ("progress", "end"):
+            self.counts.update(event["jobs"])
+            self.ended = kind == "end"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {
+            "run": self.run,
+            "ended": self.ended,
+            "jobs": self.counts,
+            "running": self.running,
+            "failed": self.failed,
+        }

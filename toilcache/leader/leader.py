@@ -1,0 +1,424 @@
+"""The leader: issues ready jobs, takes note of what was committed, retries what failed, until nothing is
+left.
+
+Knows the graph, the store, the adapter's verbs and the rules of retrying. Must not know Slurm, Docker or
+processes. One event loop: it blocks in ``adapter.updates`` until something happened or a timer is due. Two
+rules carry everything: a job is done only when its record is in the store (I1), and whatever destroys an
+earlier state waits for a sync (I3)."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+from toilcache.batch.model import BatchAdapter, Ended, JobRequest, Record, Update
+from toilcache.config import Config
+from toilcache.errors import (
+    FailedJobsException,
+    InsufficientSystemResources,
+    NoSuchJobException,
+)
+from toilcache.job.description import JobDescription
+from toilcache.job_store.abstract import AbstractJobStore
+from toilcache.leader.attempts import Attempts
+from toilcache.leader.durability import SyncGate
+from toilcache.leader.graph import Changes, Graph, Node, State
+from toilcache.leader.journal import Counts, Journal
+from toilcache.leader.report import Reporter
+from toilcache.leader.timers import Timers
+
+logger = logging.getLogger(__name__)
+
+KILL_FLAG_SECONDS = 2.0
+PROGRESS_SECONDS = 2.0
+HEARTBEAT_SECONDS = 15.0
+DURATION_LOOK_SECONDS = 1.0
+
+
+class Stopped(Exception):
+    """The workflow was asked to stop: by a signal, or by the kill flag in the store."""
+
+    def __init__(self, why: str, exit_code: int) -> None:
+        super().__init__(why)
+        self.exit_code = exit_code
+
+
+class Leader:
+    """One run of the leader over a job store.
+
+    :param run: the number of this run, from ``store.claim_run()``; a newer one fences it.
+    """
+
+    def __init__(
+        self, store: AbstractJobStore, config: Config, adapter: BatchAdapter, run: int, reporter: Reporter
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._adapter = adapter
+        self._run = run
+        self._reporter = reporter
+        self._journal = Journal(store.append_journal(run))
+        self._graph = Graph(self._load)
+        self._attempts = Attempts(store)
+        self._gate = SyncGate(store.sync, adapter.wake)
+        self._timers = Timers()
+        self._ready: list[Node] = []
+        self._failed: list[Node] = []
+        self._backing_off = 0
+        self._stop: Stopped | None = None
+        self._resuming = False
+        self.counts = Counts()
+
+    def run(self, root: JobDescription, *, resume: bool, adopted: Sequence[tuple[str, int]] = ()) -> None:
+        """Run the workflow to its end.
+
+        :param resume: an earlier run may have issued jobs: go on with those in ``adopted``, fence the rest.
+        :param adopted: the attempts of an earlier run that the adapter still sees running.
+        :raises FailedJobsException: some jobs had no tries left; the others were run as far as possible.
+        :raises LeaderFencedError: a newer leader has taken the store over; nothing more was touched.
+        :raises Stopped: by a signal or the kill flag; the store can be restarted.
+        """
+        self._journal.note("begin", str(root.jobStoreID), run=self._run, resume=resume)
+        self._resuming = resume
+        self._timers.every(KILL_FLAG_SECONDS, self._look_at_kill_flag)
+        self._timers.every(PROGRESS_SECONDS, self._note_progress)
+        self._timers.every(HEARTBEAT_SECONDS, self._beat)
+        if self._config.maxJobDuration:
+            self._timers.every(DURATION_LOOK_SECONDS, self._look_at_durations)
+        with _Signals(self._ask_to_stop):
+            try:
+                self._begin(root, adopted)
+                self._loop()
+                self._finish()
+            finally:
+                self._journal.note("end", jobs=self.counts.as_dict())
+                self._journal.close()
+                self._gate.close()
+        if self._failed:
+            raise FailedJobsException(self._store.locator, [node.desc for node in self._failed])
+
+    # Beginning and end
+
+    def _begin(self, root: JobDescription, adopted: Sequence[tuple[str, int]]) -> None:
+        changes = self._graph.start(root)
+        self.counts.known = len(self._graph.nodes)
+        if self._resuming:
+            for node in self._graph.nodes.values():
+                node.inherited = True
+            self._redo_consequences()
+        self._take(changes)
+        for node in self._attempts.adopt(adopted, self._graph.nodes):
+            if node.state == State.READY:
+                node.state = State.ISSUED
+                self.counts.running += 1
+                self._ready.remove(node)
+        self._resuming = False
+
+    def _redo_consequences(self) -> None:
+        """Queue again what an earlier run may not have got to: deletions named by commits, uploads of losers."""
+        for node in self._graph.nodes.values():
+            if not node.desc.has_body():
+                self._queue_deletions(node)
+                self._gate.add(("losers", node.id, node.desc.version - 1))
+
+    def _loop(self) -> None:
+        while True:
+            self._timers.run_due()
+            self._settle_safe(self._gate.poll())
+            self._issue()
+            self._journal.flush()
+            self._reporter.progress(self.counts)
+            if self._stop is not None:
+                raise self._stop
+            if not self._attempts and not self._ready and not self._backing_off:
+                return
+            for update in self._adapter.updates(self._patience()):
+                self._hear(update)
+
+    def _patience(self) -> float | None:
+        moments = [moment for moment in (self._timers.due_in(), self._gate.due_in()) if moment is not None]
+        return min(moments) if moments else None
+
+    def _finish(self) -> None:
+        """Only after the last sync may anybody be told that the workflow is done."""
+        while not self._gate.empty:
+            self._settle_safe(self._gate.drain())
+        self._reporter.progress(self.counts)
+
+    def _hear(self, update: Update) -> None:
+        if isinstance(update, Record):
+            node = self._graph.nodes.get(update.job_id)
+            if node is not None and update.version > node.desc.version:
+                self._read_record(node, update.version)
+        else:
+            self._chain_ended(update)
+
+    # Issuing
+
+    def _issue(self) -> None:
+        """Hand all ready jobs to the adapter at once."""
+        if not self._ready:
+            return
+        ready, self._ready = self._ready, []
+        self._check_run()
+        requests = []
+        for node in ready:
+            request = self._prepare(node)
+            if request is not None:
+                requests.append(request)
+        self._adapter.submit(requests)
+
+    def _prepare(self, node: Node) -> JobRequest | None:
+        """Make the request for an attempt; None if the job cannot be issued after all."""
+        if node.inherited and not self._fence(node):
+            return None
+        request = _request(node.desc)
+        try:
+            self._adapter.check(request)
+        except InsufficientSystemResources as error:
+            self._give_up(node, str(error))
+            return None
+        node.state = State.ISSUED
+        self.counts.running += 1
+        self._attempts.issue(node)
+        self._journal.note("issue", node.id, version=node.desc.version, name=request.name)
+        return request
+
+    def _fence(self, node: Node) -> bool:
+        """Take a slot of our own, so that whatever an earlier run has issued is refused; False if it won the
+        race.
+        """
+        node.inherited = False
+        newest = self._attempts.take_slot(node, JobDescription.clearRemainingTryCount)
+        if newest is not None:
+            self._take_record(node, newest)
+            return False
+        self._gate.add(("losers", node.id, node.desc.version))
+        return True
+
+    # What workers have done
+
+    def _read_record(self, node: Node, version: int) -> None:
+        try:
+            desc = self._store.load_version(node.id, version)
+        except NoSuchJobException:
+            return  # a hint that proves false; the end of the attempt will tell
+        self._take_record(node, desc)
+
+    def _take_record(self, node: Node, desc: JobDescription) -> None:
+        """Act on the newest record of a job: its commit, or its failure."""
+        if node.state == State.ISSUED:
+            self.counts.running -= 1
+        if desc.has_body():
+            self._attempt_failed(node, desc)
+            return
+        self._reporter.messages(desc)
+        self._journal.note("commit", node.id, version=desc.version)
+        self.counts.ran += 1
+        promised = list(node.desc.promised)
+        node.desc = desc
+        _slim(desc)
+        self._gate.add(("release", promised))
+        self._queue_deletions(node)
+        if desc.version > 2:
+            self._gate.add(("losers", node.id, desc.version - 1))
+        known = len(self._graph.nodes)
+        changes = self._graph.committed(node, desc)
+        self.counts.known += len(self._graph.nodes) - known
+        self._follow_chain(node, desc)
+        self._take(changes)
+
+    def _follow_chain(self, node: Node, desc: JobDescription) -> None:
+        """The worker goes on with a successor by itself: that is an issue which the commit made for us."""
+        successor = self._graph.nodes.get(desc.chained_to or "")
+        if successor is not None and self._attempts.chain(node, successor):
+            successor.state = State.ISSUED
+            self.counts.running += 1
+            self._journal.note("issue", successor.id, version=successor.desc.version, after=node.id)
+
+    def _take(self, changes: Changes) -> None:
+        self._ready += [node for node in changes.ready if node.state == State.READY]
+        for node in changes.done:
+            self.counts.done += 1
+            self._journal.note("done", node.id)
+        for node in changes.unneeded:
+            self._gate.add(("forget", node))
+
+    def _chain_ended(self, update: Ended) -> None:
+        """No process works on this attempt any more: what has no record now has failed."""
+        while True:
+            node = self._attempts.current(update.job_id)
+            if node is None or node.state != State.ISSUED:
+                break
+            record = self._attempts.newest(node)
+            if record is None:
+                self._attempt_lost(node, update)
+                break
+            self._take_record(node, record)
+            if self._attempts.current(update.job_id) is node:
+                break
+        self._attempts.ended(update.job_id)
+        if node is not None and node.state == State.READY:
+            self._schedule_retry(node)
+
+    def _attempt_lost(self, node: Node, update: Ended) -> None:
+        """Take the next slot ourselves: from now on the lost attempt is refused, should it still live."""
+        log_id = self._reporter.save_log(self._store, node.id, update.log_tail)
+
+        def give_up_attempt(desc: JobDescription) -> None:
+            if self._attempts.is_charged(node, update.reason):
+                desc.setupJobAfterFailure(exit_reason=update.reason)
+            desc.failure = update.detail
+            desc.logJobStoreFileID = log_id
+
+        newest = self._attempts.take_slot(node, give_up_attempt)
+        if newest is not None:
+            self._take_record(node, newest)
+            return
+        self.counts.running -= 1
+        self._attempt_failed(node, node.desc)
+
+    def _attempt_failed(self, node: Node, desc: JobDescription) -> None:
+        node.desc = desc
+        _slim(desc)
+        left = desc.remainingTryCount
+        why = desc.failure or "failed"
+        self._journal.note("fail", node.id, version=desc.version, why=why, left=left)
+        self._reporter.failure(self._store, desc, left)
+        if left <= 0:
+            self._give_up(node, why)
+            return
+        node.state = State.READY
+        self.counts.retried += 1
+        if not self._attempts.is_running(node):
+            self._schedule_retry(node)
+
+    def _schedule_retry(self, node: Node) -> None:
+        """Issue a failed job again after a pause, and not while a process of its last attempt is there."""
+        self._backing_off += 1
+        pause = self._attempts.pause(node, self._config.retryBackoff)
+        self._journal.note("retry", node.id, seconds=round(pause, 3))
+        self._timers.after(pause, lambda: self._retry(node))
+
+    def _retry(self, node: Node) -> None:
+        self._backing_off -= 1
+        self._ready.append(node)
+
+    def _give_up(self, node: Node, why: str) -> None:
+        node.state = State.FAILED
+        self._failed.append(node)
+        self.counts.failed += 1
+        self._journal.note("give-up", node.id, why=why)
+        self._reporter.gave_up(node.desc, why)
+
+    # After a sync
+
+    def _queue_deletions(self, node: Node) -> None:
+        if node.desc.filesToDelete:
+            self._gate.add(("files", list(node.desc.filesToDelete)))
+
+    def _settle_safe(self, consequences: list[Any]) -> None:
+        """Do what had to wait for a sync, in the order in which it was decided."""
+        if not consequences:
+            return
+        self._check_run()
+        for kind, *details in consequences:
+            if kind == "files":
+                for file_id in details[0]:
+                    self._store.delete_file(file_id)
+            elif kind == "losers":
+                self._store.discard_attempts(*details)
+            elif kind == "release":
+                self._take(self._graph.released(details[0]))
+            elif kind == "forget":
+                self._forget(details[0])
+
+    def _forget(self, node: Node) -> None:
+        if node is self._graph.root or node.id not in self._graph.nodes:
+            return
+        self._store.delete_job(node.id)
+        self._take(self._graph.forget(node))
+
+    # Watching over
+
+    def _load(self, job_id: str) -> JobDescription | None:
+        """Read a job's newest record; a missing job counts as done only when an earlier run may have deleted
+        it.
+        """
+        try:
+            desc = self._store.load_job(job_id)
+        except NoSuchJobException:
+            if self._resuming:
+                return None
+            raise
+        _slim(desc)
+        return desc
+
+    def _check_run(self) -> None:
+        self._store.check_run(self._run)
+
+    def _look_at_kill_flag(self) -> None:
+        if self._store.read_kill_flag():
+            self._stop = Stopped("stopped by the kill flag", 1)
+
+    def _note_progress(self) -> None:
+        self._journal.note("progress", jobs=self.counts.as_dict())
+
+    def _beat(self) -> None:
+        self._store.beat(self._run)
+
+    def _look_at_durations(self) -> None:
+        limit = float(self._config.maxJobDuration or 0)
+        late = [job_id for job_id, seconds in self._adapter.running().items() if seconds > limit]
+        if late:
+            self._check_run()
+            self._adapter.cancel(late)
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stop = Stopped(f"stopped by {signal.Signals(number).name}", 128 + number)
+        self._adapter.wake()
+
+
+class _Signals:
+    """Turns SIGINT and SIGTERM into a request to stop, for one block, in the main thread."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        self._handler = handler
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._handler)
+            except ValueError:
+                return  # not the main thread: whoever runs us there handles signals
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+
+def _request(desc: JobDescription) -> JobRequest:
+    count = sum(int(accelerator["count"]) for accelerator in desc.accelerators)
+    return JobRequest(
+        str(desc.jobStoreID),
+        desc.version,
+        str(desc.displayName),
+        float(desc.cores),
+        int(desc.memory),
+        int(desc.disk),
+        count,
+        bool(desc.preemptible),
+    )
+
+
+def _slim(desc: JobDescription) -> None:
+    """Drop from memory what only the worker needs: bodies and return values stay in the store."""
+    if desc.inline_body is not None:
+        desc.inline_body = b""
+    desc.result = None
+    desc.messages = []
+    desc.user_streams = []

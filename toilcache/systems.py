@@ -1,0 +1,77 @@
+"""Batch systems by name: builds the adapter that ``--batchSystem`` asks for. Knows each adapter's
+constructor.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from toilcache.batch.local import LocalAdapter
+from toilcache.batch.model import BatchAdapter
+from toilcache.batch.resources import Capacity, Pool
+from toilcache.config import Config
+from toilcache.errors import ConfigError, JobException
+from toilcache.job.module import ModuleDescriptor
+from toilcache.job_store.abstract import AbstractJobStore
+from toilcache.node.coordination import NodeDirs
+from toilcache.node.machine import disk_free, machine
+
+
+def make_adapter(
+    config: Config, store: AbstractJobStore, dirs: NodeDirs, clean: Callable[[], None]
+) -> BatchAdapter:
+    """Return the adapter for the configured batch system.
+
+    :param clean: what the adapter does last when it is shut down: clean this node.
+    :raises ConfigError: there is no such batch system.
+    """
+    makers = {"local": _local, "single_machine": _local}
+    maker = makers.get(config.batchSystem)
+    if maker is None:
+        known = ", ".join(sorted(makers))
+        raise ConfigError(
+            f"cannot use batch system {config.batchSystem!r}: there is none of that name; choose {known}"
+        )
+    return maker(config, store, dirs, clean)
+
+
+def _local(
+    config: Config, store: AbstractJobStore, dirs: NodeDirs, clean: Callable[[], None]
+) -> BatchAdapter:
+    return LocalAdapter(
+        _local_pool(config, dirs), str(config.workflowID), _host_setup(config, store, dirs), clean
+    )
+
+
+def _local_pool(config: Config, dirs: NodeDirs) -> Pool:
+    here = machine()
+    capacity = Capacity(
+        cores=min(here.cores, config.maxCores or here.cores),
+        memory=min(here.memory, config.maxMemory or here.memory),
+        disk=min(disk_free(dirs.work), config.maxDisk or sys.maxsize),
+        accelerators=len(
+            [name for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()]
+        ),
+    )
+    return Pool(capacity, config.maxLocalJobs)
+
+
+def _host_setup(config: Config, store: AbstractJobStore, dirs: NodeDirs) -> dict[str, Any]:
+    """Return the first message to a worker host (see ``toilcache.worker.context``)."""
+    try:
+        main: tuple[Any, ...] | None = tuple(ModuleDescriptor.forModule("__main__"))
+    except JobException:
+        main = None  # an interactive session: its functions travel by value
+    return {
+        "locator": store.locator,
+        "node": (dirs.workflow_id, os.path.dirname(dirs.work), os.path.dirname(dirs.coordination)),
+        "jobs_dir": dirs.jobs,
+        "names_base": dirs.names_base,
+        "notes_dir": os.path.dirname(dirs.host_note("any")),
+        "sys_path": [os.path.abspath(entry) for entry in sys.path[:1]],
+        "main": main,
+        "preload": config.preload,
+    }

@@ -1,0 +1,205 @@
+"""What a job's process does: load the record, run the job, commit, go on with the successor if it may.
+
+Knows job descriptions, file stores and commits. Must not know who started the process or how the leader
+schedules. A process that is refused once writes nothing more and ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from toilcache import errors
+from toilcache.errors import ConcurrentFileModificationException, NoSuchJobException, ToilcacheError
+from toilcache.file_store.abstract import AbstractFileStore
+from toilcache.job.body import dumps
+from toilcache.job.exit_reason import BatchJobExitReason
+from toilcache.job.job import Job, run_job
+from toilcache.worker.commit import commit_patiently
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from toilcache.job.description import JobDescription
+    from toilcache.worker.context import WorkerContext
+
+INLINE_RESULT = 64 * 1024
+LOG_LIMIT = 4 * 1024 * 1024
+
+ENDED, FAILED, REFUSED = 0, 1, 75
+
+
+def run_chain(context: WorkerContext, job_id: str, version: int) -> int:
+    """Run a job at a version, then its successors as long as they may follow in this process.
+
+    Returns 0 when every job run here has its record, be it of a success or of a failure; 75 (EX_TEMPFAIL)
+    when the store refused us because a newer attempt exists."""
+    if context.main is not None:
+        context.load_main()
+    reserved = None
+    next_id: str | None = job_id
+    wait: Callable[[], Any] = _nothing_to_wait_for
+    while next_id is not None:
+        try:
+            desc = context.store.load_version(next_id, version)
+        except NoSuchJobException:
+            return REFUSED
+        reserved = reserved or desc
+        run = _Run(context, desc, version, reserved)
+        status = run.execute(wait)
+        if status != ENDED:
+            return status
+        next_id, version, wait = run.successor, 1, _nothing_to_wait_for
+    return ENDED
+
+
+def _nothing_to_wait_for() -> bool:
+    return True
+
+
+class _Run:
+    """One attempt at one job in this process."""
+
+    def __init__(
+        self, context: WorkerContext, desc: JobDescription, version: int, reserved: JobDescription
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._desc = desc
+        self._version = version
+        self._reserved = reserved
+        self._id = str(desc.jobStoreID)
+        self._committed = False
+        self.successor: str | None = None
+
+    def execute(self, wait: Callable[[], Any]) -> int:
+        self._store.begin_attempt(self._id, self._version)
+        file_store: AbstractFileStore | None = None
+        try:
+            file_store = AbstractFileStore.createFileStore(
+                self._store, self._desc, self._context.jobs_dir, wait, self._store.config.caching
+            )
+            self._run(file_store)
+            return ENDED
+        except ConcurrentFileModificationException as refused:
+            print(f"refused: {refused}", file=sys.stderr)
+            return REFUSED
+        except BaseException as error:  # sys.exit and Ctrl-C in a job are failures of that job like any other
+            if self._committed:
+                raise
+            return self._fail(error, file_store)
+
+    def _run(self, file_store: AbstractFileStore) -> None:
+        job = Job.loadJob(self._store, self._desc)
+        deferred: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
+        job._defer = lambda function, *args, **kwargs: deferred.append((function, args, kwargs))
+        try:
+            with file_store.open(job):
+                value = run_job(job, file_store)
+                job.save_new_successors(self._store)
+                self._commit(file_store, value)
+        finally:
+            for function, args, kwargs in reversed(deferred):
+                _call_deferred(function, args, kwargs)
+
+    def _commit(self, file_store: AbstractFileStore, value: Any) -> None:
+        desc = self._desc
+        data, refs = dumps(value, f"the return value of job {desc}")
+        desc.has_result = True
+        desc.result_refs = list(refs)
+        if len(data) <= INLINE_RESULT:
+            desc.result = data
+        else:
+            desc.result_file = self._write_result(data)
+        desc.detach_body()
+        desc.chained_to = successor = self._choose_successor()
+        desc.failure = None
+        if self._store.config.writeLogsFromAllJobs:
+            self._save_log(desc)
+        commit_patiently(file_store)
+        self._committed = True
+        self._context.report(self._id, self._version + 1)
+        self.successor = successor
+
+    def _write_result(self, data: bytes) -> str:
+        with self._store.write_file_stream(job_id=self._id, cleanup=True, basename="result") as (
+            stream,
+            file_id,
+        ):
+            stream.write(data)
+        return str(file_id)
+
+    def _choose_successor(self) -> str | None:
+        """Return the only ready successor if it fits into what is reserved for this process, else None."""
+        if self._store.config.disableChaining or self._desc.services:
+            return None
+        ready = self._desc.nextSuccessors()
+        if not ready or len(ready) != 1:
+            return None
+        successor = next(iter(ready))
+        candidate = self._store.load_version(successor, 1)
+        return successor if _may_follow(candidate, self._reserved) else None
+
+    def _fail(self, error: BaseException, file_store: AbstractFileStore | None) -> int:
+        """Write the failure as a record of its own, so that the leader learns it from the store."""
+        sys.__excepthook__(type(error), error, error.__traceback__)
+        if file_store is not None and file_store.accesses:
+            print(file_store.describe_accesses(), file=sys.stderr)
+        sys.stderr.flush()
+        sys.stdout.flush()
+        try:
+            desc = self._store.load_version(self._id, self._version)
+            desc.setupJobAfterFailure(exit_status=1, exit_reason=BatchJobExitReason.FAILED)
+            desc.failure = describe(error)
+            if file_store is not None:
+                desc.messages = list(file_store.messages)
+            self._save_log(desc)
+            self._store.update_job(desc)
+        except (ConcurrentFileModificationException, NoSuchJobException):
+            return REFUSED
+        self._context.report(self._id, self._version + 1)
+        return FAILED
+
+    def _save_log(self, desc: JobDescription) -> None:
+        """Copy what this process has printed so far into the store, its last 4 MiB at most."""
+        sys.stdout.flush()
+        size = os.fstat(1).st_size
+        text = os.pread(1, LOG_LIMIT, max(0, size - LOG_LIMIT)) if size else b""
+        with self._store.write_file_stream(job_id=self._id, cleanup=True, basename="log") as (
+            stream,
+            file_id,
+        ):
+            stream.write(text)
+        desc.logJobStoreFileID = str(file_id)
+
+
+def describe(error: BaseException) -> str:
+    """Say in one line what went wrong in a job."""
+    if isinstance(error, SystemExit):
+        return f"called sys.exit({error.code!r}); a job must return"
+    if isinstance(error, KeyboardInterrupt):
+        return "was interrupted (SIGINT)"
+    text = errors.one_line(str(error))
+    if isinstance(error, ToilcacheError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _may_follow(candidate: JobDescription, reserved: JobDescription) -> bool:
+    return (
+        candidate.predecessorNumber <= 1
+        and not candidate.checkpoint
+        and candidate.cores <= reserved.cores
+        and candidate.memory <= reserved.memory
+        and candidate.disk <= reserved.disk
+        and candidate.accelerators == reserved.accelerators
+        and candidate.preemptible == reserved.preemptible
+    )
+
+
+def _call_deferred(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        function(*args, **kwargs)
+    except Exception as error:  # a deferred function is the user's; its failure must not undo the job
+        print(f"deferred function failed: {describe(error)}", file=sys.stderr)

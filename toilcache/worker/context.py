@@ -1,0 +1,43 @@
+"""What every job of a host shares: the job store, the configuration, where things are on this node.
+
+Made once in the host, before any fork; the children use it as it is. Must not hold a connection, a lock or a
+thread."""
+
+from __future__ import annotations
+
+import sys
+
+from toilcache.job.module import ModuleDescriptor
+from toilcache.job_store.file_job_store import FileJobStore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from toilcache.job_store.abstract import AbstractJobStore
+
+
+class WorkerContext:
+    """The surroundings of a job.
+
+    :param setup: the message that an adapter sends first: ``locator`` of the store, ``jobs_dir`` for
+        temporary directories, ``sys_path`` entries to put first, ``main``: the fields of the script's
+        ``ModuleDescriptor`` or None, ``preload``: import it now, once for all jobs.
+    :param report: called with (job id, version) after a record was written.
+    """
+
+    def __init__(self, setup: dict[str, Any], report: Callable[[str, int], None]) -> None:
+        self.report = report
+        self.jobs_dir: str = setup["jobs_dir"]
+        self.main: tuple[str, str, bool, str] | None = setup["main"]
+        sys.path[:0] = [entry for entry in setup["sys_path"] if entry not in sys.path]
+        self.store: AbstractJobStore = FileJobStore(setup["locator"])
+        self.store.resume()
+        if setup["preload"]:
+            self.load_main()
+
+    def load_main(self) -> None:
+        """Import the user's script, so that functions defined in it can be found by name."""
+        if self.main is not None:
+            ModuleDescriptor(*self.main).load()
