@@ -24,18 +24,12 @@ settings.load_profile("repeatable")
 
 def pytest_configure() -> None:
     """Hide the person's own configuration from the tests and from every process they start."""
-    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(CACHE / "hypothesis")
+    home = CACHE / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ |= {"HOME": str(home), "HYPOTHESIS_STORAGE_DIRECTORY": str(CACHE / "hypothesis")}
+    os.environ.pop("XDG_CONFIG_HOME", None)
     for name in [name for name in os.environ if name.startswith("TOILCACHE_")]:
         del os.environ[name]
-
-
-@pytest.fixture(autouse=True)
-def _no_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Point HOME to an empty directory, so that no configuration file of a person is read."""
-    home = tmp_path_factory.getbasetemp() / "home"
-    home.mkdir(exist_ok=True)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
 
 
 def missing_for_real_tests() -> str | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -52,6 +54,25 @@ def bare_product(destination: Path) -> Path:
         (destination / "toilcache" / name).symlink_to(f"../{name}")
     shutil.copy(ROOT / "pyproject.toml", destination)
     return destination
+
+
+def bare_layers(destination: Path) -> Path:
+    """Make the product's shape with an empty module for each name in the layer contract."""
+    place = bare_product(destination)
+    for name in layer_names():
+        if (ROOT / "toilcache" / name).is_dir():
+            (place / "toilcache" / name).mkdir(exist_ok=True)
+            (place / "toilcache" / name / "__init__.py").touch()
+        else:
+            (place / "toilcache" / f"{name}.py").touch()
+    return place
+
+
+def layer_names() -> list[str]:
+    """Name every module and package in the layer contract, from the top down."""
+    tool: Any = pyproject()["tool"]
+    (contract,) = [found for found in tool["importlinter"]["contracts"] if found["id"] == "layers"]
+    return [name for line in contract["layers"] for name in re.findall(r"\w+", line)]
 
 
 def run(argv: list[str], cwd: Path, **environment: str) -> tuple[int, str]:

@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.repository import BIN, ROOT, bare_product, copy_product, run
+from tests.unit.repository import BIN, ROOT, bare_layers, bare_product, run
 
 RUFF = [str(BIN / "ruff"), "check", "--no-cache", "--output-format", "concise", "."]
-UPWARD = {
-    "toilcache/errors.py": "def hidden() -> object:\n    import toilcache.{above}\n    return toilcache\n",
-    "batch/planted.py": "import toilcache.{above}\n",
-    "containers/planted.py": "import toilcache.batch\n",
+LINT = [str(BIN / "lint-imports"), "--no-cache", "--no-logo"]
+AGAINST_THE_LAYERS = {
+    "upward, from the bottom": ("toilcache/errors.py", "import toilcache.cli"),
+    "upward, inside a function": ("toilcache/errors.py", "def f():\n    import toilcache.job"),
+    "upward, through a symlink": ("batch/planted.py", "import toilcache.leader"),
+    "the reverse of batch to containers": ("containers/planted.py", "import toilcache.batch"),
+    "worker to leader": ("toilcache/worker/planted.py", "import toilcache.leader"),
+    "leader to worker": ("toilcache/leader/planted.py", "from toilcache.worker import __doc__"),
+    "a module on no line": ("toilcache/planted.py", ""),
+    "a circle on one line": ("toilcache/io.py", "import toilcache.retry"),
+    "a circle in a package": ("toilcache/job/one.py", "import toilcache.job.two"),
 }
 
 
@@ -35,23 +42,28 @@ def test_mypy_asks_for_types(tmp_path: Path) -> None:
     assert "[no-untyped-def]" in output
 
 
-@pytest.mark.parametrize("where", UPWARD)
-def test_an_import_that_points_upward_is_seen(where: str, tmp_path: Path) -> None:
-    place = copy_product(tmp_path / "copy")
-    (place / "toilcache" / "leader" / "planted.py").write_text("")
-    with (place / where).open("a") as file:
-        file.write(UPWARD[where].format(above="leader.planted"))
-    code, output = run([str(BIN / "lint-imports"), "--no-cache", "--no-logo"], cwd=place)
-    assert code == 1
+def plant(place: Path, module: str, text: str) -> None:
+    with (place / module).open("a") as file:
+        file.write(f"{text}\n")
+
+
+@pytest.mark.parametrize("fault", AGAINST_THE_LAYERS)
+def test_an_import_against_the_layers_is_seen(fault: str, tmp_path: Path) -> None:
+    place = bare_layers(tmp_path)
+    plant(place, "toilcache/retry.py", "import toilcache.io" if "one line" in fault else "")
+    plant(place, "toilcache/job/two.py", "import toilcache.job.one" if "a package" in fault else "")
+    code, output = run(LINT, cwd=place)
+    assert code == 0, output
+    plant(place, *AGAINST_THE_LAYERS[fault])
+    code, output = run(LINT, cwd=place)
+    assert code == 1, output
     assert "BROKEN" in output
 
 
-def test_a_module_outside_the_layers_is_seen(tmp_path: Path) -> None:
-    place = copy_product(tmp_path / "copy")
-    (place / "toilcache" / "planted.py").write_text("")
-    code, output = run([str(BIN / "lint-imports"), "--no-cache", "--no-logo"], cwd=place)
-    assert code == 1
-    assert "planted" in output
+def test_an_upward_import_of_types_is_no_fault(tmp_path: Path) -> None:
+    place = bare_layers(tmp_path)
+    plant(place, "toilcache/errors.py", "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    import toilcache.cli")
+    assert run(LINT, cwd=place)[0] == 0
 
 
 @pytest.mark.parametrize(
