@@ -1,0 +1,68 @@
+"""What the parts of a job store share: the backend, the configuration, and who may still write.
+
+Knows the backend's errors and the rule that a writer refused once writes nothing more. Must not know records, files
+or logs.
+"""
+
+from __future__ import annotations
+
+from errno import EACCES, EDQUOT, EIO, ENOSPC, EPERM, EROFS
+
+from toilcache.errors import ConcurrentFileModificationException, JobStoreUnavailableError
+from toilcache.job_store.abstract import AbstractJobStore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from toilcache.job_store.backend import Backend
+
+_UNAVAILABLE = {
+    ENOSPC: "free some space there",
+    EDQUOT: "free some space there or ask for a larger quota",
+    EIO: "look after its disk or server",
+    EROFS: "mount it writable",
+    EACCES: "run as its owner, or choose another directory",
+    EPERM: "run as its owner, or choose another directory",
+}
+
+
+class StoreCore(AbstractJobStore):
+    """An `AbstractJobStore` over a backend.
+
+    A process that does the work of an attempt says so with `begin_attempt`. Once such a process is refused, this
+    instance refuses every further write, whatever it is for (invariant I2). Any other process, such as the leader, is
+    refused for that job only, until it has loaded the job's newest state.
+    """
+
+    def __init__(self, locator: str, backend: Backend) -> None:
+        """Serve the store that the backend keeps."""
+        super().__init__(locator)
+        self._backend = backend
+        self._attempts: dict[str, int] = {}
+        self._refused: set[str] = set()
+        self._fenced: str | None = None
+
+    def begin_attempt(self, job_id: str, attempt: int) -> None:
+        """Let files that are written for this job belong to this attempt, which is the version it builds on."""
+        self._attempts[job_id] = attempt
+
+    def _may_write(self, job_id: str | None = None) -> None:
+        """Raise ConcurrentFileModificationException where an earlier refusal forbids this write."""
+        if self._fenced is not None:
+            raise ConcurrentFileModificationException(self._fenced)
+        if job_id in self._refused:
+            raise ConcurrentFileModificationException(job_id)
+
+    def _refuse(self, job_id: str) -> None:
+        """Remember that this process was refused for a job."""
+        self._refused.add(job_id)
+        if job_id in self._attempts:
+            self._fenced = job_id
+
+    def _unavailable(self, error: OSError) -> Exception:
+        """Turn the error of a full, failing or unwritable store into one for a person; give any other as it is."""
+        advice = _UNAVAILABLE.get(error.errno or 0)
+        if advice is None:
+            return error
+        return JobStoreUnavailableError(
+            f"cannot write to job store {self.locator}: {error.strerror}; {advice}"
+        )

@@ -1,0 +1,243 @@
+"""A backend in a directory of a shared file system: local disk, NFS, Lustre and their like.
+
+Knows what such file systems promise and what they do not: `link` is the one atomic put-if-absent that all of them
+have, names are news only after opening, and an error may hide a success. Must not know what a key means.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager, suppress
+from errno import ESTALE
+
+from toilcache.io import (
+    atomic_create,
+    create_exclusive,
+    random_name,
+    sync_directory,
+    sync_filesystem,
+    write_durable,
+)
+from toilcache.job_store.backend import Backend
+from toilcache.job_store.transfer import hand_out, is_executable, take_in
+from toilcache.job_store.urls import file_url
+from toilcache.removal import robust_rmtree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from contextlib import AbstractContextManager
+    from typing import BinaryIO
+
+_MISSING = (FileNotFoundError, NotADirectoryError)
+
+
+class DirectoryBackend(Backend):
+    """Bytes in files below `root`; scopes are directories. Files are 0600, uploaded ones 0400, directories 0700."""
+
+    def __init__(self, root: str, trash: str, sync_files: bool = True) -> None:
+        """Serve an absolute path. With `sync_files` every uploaded file survives a power cut at once."""
+        self.root = root
+        self._prefix = root.rstrip("/") + "/"
+        self._trash = self._prefix + trash + "/"
+        self._sync_files = sync_files
+
+    def where(self, key: str) -> str:
+        """Give the absolute path."""
+        return self._prefix + key
+
+    def make_scope(self, scope: str) -> None:
+        """Make a directory, and the one above it when this is the first there."""
+        path = self._prefix + scope
+        try:
+            os.mkdir(path, 0o700)
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                os.mkdir(os.path.dirname(path), 0o700)
+            os.mkdir(path, 0o700)
+
+    def drop_scope(self, scope: str) -> None:
+        """Rename the directory away, so that a late link finds none, then remove it."""
+        grave = self._trash + random_name(16)
+        try:
+            os.rename(self._prefix + scope, grave)
+        except FileNotFoundError:
+            return
+        # What a reader on NFS still holds open stays as .nfs* until it closes; the trash is emptied by clean-up.
+        with suppress(OSError):
+            _remove(grave)
+
+    def drop_empty(self, scope: str) -> None:
+        """Remove the directory if it is empty."""
+        with suppress(OSError):
+            os.rmdir(self._prefix + scope)
+
+    def has(self, key: str) -> bool:
+        """Look for the name."""
+        return os.path.lexists(self._prefix + key)
+
+    def put_if_absent(self, key: str, data: bytes, fresh: bool = False) -> bool:
+        """Write a temporary file in the same directory and link it to its name."""
+        path = self._prefix + key
+        try:
+            if fresh:
+                create_exclusive(path, data)
+            else:
+                _link_new(path, data)
+        except FileExistsError:
+            return False
+        return True
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a temporary file and rename it; a power cut may bring the old content back."""
+        write_durable(self._prefix + key, data, sync=False)
+
+    def get(self, key: str) -> bytes:
+        """Open and read; an opened file is the newest on NFS too."""
+        path = self._prefix + key
+        try:
+            return _read(path)
+        except OSError as error:
+            if error.errno != ESTALE:
+                raise
+        # The name led to a file that was replaced on the server meanwhile; a second look finds what is there now.
+        return _read(path)
+
+    def head(self, key: str, count: int) -> bytes:
+        """Read the beginning only."""
+        descriptor = os.open(self._prefix + key, os.O_RDONLY)
+        try:
+            return os.read(descriptor, count)
+        finally:
+            os.close(descriptor)
+
+    def names(self, scope: str) -> list[str]:
+        """List the directory without temporary files and what NFS keeps for open ones."""
+        return [name for name in os.listdir(self._prefix + scope) if not name.startswith(".")]
+
+    def delete(self, key: str) -> None:
+        """Unlink the file."""
+        with suppress(*_MISSING):
+            os.unlink(self._prefix + key)
+
+    def move(self, key: str, new_key: str) -> None:
+        """Rename."""
+        os.rename(self._prefix + key, self._prefix + new_key)
+
+    def modified(self, key: str) -> float:
+        """Open the file, which makes NFS ask the server, and read its time."""
+        descriptor = os.open(self._prefix + key, os.O_RDONLY)
+        try:
+            return os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
+
+    def status(self, key: str) -> tuple[int, bool]:
+        """Read size and mode."""
+        status = os.stat(self._prefix + key)
+        return status.st_size, is_executable(status)
+
+    @contextmanager
+    def writer(
+        self, key: str, base: str, executable: bool = False, replace: bool = False
+    ) -> Generator[BinaryIO, None, None]:
+        """Write a temporary file in the same directory, then rename it."""
+        path = self._prefix + key
+        with ExitStack() as stack:
+            try:
+                descriptor = stack.enter_context(self._create(path, executable))
+            except FileNotFoundError:
+                self._make_parents(key, base)
+                descriptor = stack.enter_context(self._create(path, executable))
+            with os.fdopen(descriptor, "wb", closefd=False) as stream:
+                yield stream
+            if replace:
+                os.lstat(path)
+
+    def _create(self, path: str, executable: bool) -> AbstractContextManager[int]:
+        return atomic_create(path, 0o500 if executable else 0o400, sync=self._sync_files)
+
+    def reader(self, key: str) -> BinaryIO:
+        """Open the file."""
+        return open(self._prefix + key, "rb")
+
+    def upload(self, local_path: str, key: str, base: str, replace: bool = False) -> tuple[int, bool]:
+        """Reflink or copy, sync, rename. The store never shares an inode with a file that a job can write."""
+        path = self._prefix + key
+        temporary = f"{os.path.dirname(path)}/.tmp-{random_name()}"
+        try:
+            status = take_in(local_path, temporary, self._sync_files)
+        except FileNotFoundError:
+            self._make_parents(key, base)
+            status = take_in(local_path, temporary, self._sync_files)
+        try:
+            if replace:
+                os.lstat(path)
+            os.rename(temporary, path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        if self._sync_files:
+            sync_directory(os.path.dirname(path))
+        return status
+
+    def _make_parents(self, key: str, base: str) -> None:
+        """Make the directories between `base` and the key; FileNotFoundError if `base` is gone."""
+        parts = key[len(base) + 1 :].split("/")[:-1]
+        path = self._prefix + base
+        for part in parts:
+            path = f"{path}/{part}"
+            with suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+        if not parts:
+            raise FileNotFoundError(f"{path} does not exist")
+
+    def download(self, key: str, local_path: str, executable: bool, symlink: bool) -> None:
+        """Give a reflink, else a read-only link where that is safe, else a copy."""
+        hand_out(self._prefix + key, local_path, executable, symlink)
+
+    def append(self, key: str) -> BinaryIO:
+        """Open for appending, without a buffer."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        return os.fdopen(os.open(self._prefix + key, flags, 0o600), "ab", buffering=0)
+
+    def url(self, key: str) -> str:
+        """Give a `file:` URL."""
+        return file_url(self._prefix + key)
+
+    def sync(self) -> None:
+        """Sync the file system; OSError if the disk could not take it."""
+        sync_filesystem(self.root)
+
+
+def _link_new(path: str, data: bytes) -> None:
+    temporary = f"{os.path.dirname(path)}/.tmp-{random_name()}"
+    create_exclusive(temporary, data)
+    try:
+        os.link(temporary, path)
+    finally:
+        # The directory may have been renamed away meanwhile; then the temporary file goes with it.
+        with suppress(OSError):
+            os.unlink(temporary)
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        pieces = []
+        while piece := os.read(descriptor, 1 << 17):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: str) -> None:
+    """Remove a directory of few files at little cost, any other tree thoroughly."""
+    try:
+        for name in os.listdir(path):
+            os.unlink(f"{path}/{name}")
+        os.rmdir(path)
+    except OSError:
+        robust_rmtree(path)

@@ -1,0 +1,236 @@
+"""The job store in a directory that all nodes see.
+
+Knows how the directory is made, recognised, reserved and removed. What is in it is the business of the parts that it
+inherits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+from contextlib import contextmanager, suppress
+from errno import EEXIST, ENOSYS, ENOTSUP, EPERM
+
+from toilcache.errors import (
+    JobStoreExistsException,
+    JobStoreUnavailableError,
+    JobStoreVersionError,
+    NoSuchJobStoreException,
+    ToilcacheError,
+    show,
+)
+from toilcache.io import create_exclusive, random_name, write_durable
+from toilcache.job_store import layout, urls
+from toilcache.job_store.backed import BackedJobStore
+from toilcache.job_store.directory import DirectoryBackend
+from toilcache.removal import robust_rmtree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from toilcache.config import Config
+
+FORMAT = "1"
+_FIRST_LINE = "toilcache job store "
+_MAKING = ".being-made"
+_RESERVE_BYTES = 64 * 1024
+_CLOUD = re.compile(r"(?:aws|google|azure|gs|s3):")
+
+
+class FileJobStore(BackedJobStore):
+    """A job store in a directory of a local or shared file system that has hard links."""
+
+    def __init__(self, path: str, sync_files: bool = True) -> None:
+        """Name the directory, as a path or as `file:` URL; nothing is looked at yet.
+
+        With `sync_files` each uploaded file survives a power cut at once, else only after the next `sync`.
+        """
+        local = None if _CLOUD.match(path) else urls.local_path(path)
+        if local is None:
+            raise ToilcacheError(f"cannot use {show(path)} as a job store: give the path of a directory")
+        self.path = local
+        super().__init__("file:" + urls.quoted(local), DirectoryBackend(local, layout.TRASH, sync_files))
+
+    def initialize(self, config: Config) -> None:
+        """Make the directory and keep the configuration in it (specification line 701).
+
+        JobStoreExistsException if it is a store whose root job was set, or one that is being made. An empty
+        directory, and a store whose root was never set, are taken over. JobStoreUnavailableError if the directory
+        holds something else, cannot be written, or lies on a file system without hard links.
+        """
+        try:
+            with self._making():
+                self._probe_links()
+                for name in layout.DIRECTORIES:
+                    os.mkdir(self._at(name), 0o700)
+                super().initialize(config)
+                self.write_kill_flag(False)
+                self.keep_reserve()
+                write_durable(self._at(layout.VERSION), f"{_FIRST_LINE}{FORMAT}\n".encode())
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    def resume(self) -> None:
+        """Open the store and load its configuration (specification line 714).
+
+        NoSuchJobStoreException if there is none, JobStoreVersionError if another version of this program wrote it,
+        JobStoreUnavailableError if the directory is something else, unreadable, or not safe to trust.
+        """
+        try:
+            self._check_version()
+            self._check_owner()
+        except OSError as error:
+            raise self._unavailable(error) from error
+        super().resume()
+
+    def destroy(self) -> None:
+        """Remove the directory (specification line 808); a directory that is no job store is left alone.
+
+        What marks it as a job store goes last, so that this may be repeated after an error.
+        """
+        names = self._entries()
+        if names is None:
+            return
+        if names and not names & {layout.VERSION, _MAKING}:
+            raise self._not_a_store()
+        try:
+            for name in sorted(names, key=lambda name: (name == layout.VERSION, name)):
+                robust_rmtree(self._at(name))
+            # A mount point cannot be removed from within; an empty one is no job store any more.
+            with suppress(OSError):
+                os.rmdir(self.path)
+        except OSError as error:
+            raise self._unavailable(error) from error
+        self._config = None
+
+    def keep_reserve(self) -> None:
+        """Allocate a little space, 64 KiB, that `release_reserve` can give back when the disk is full."""
+        flags = os.O_WRONLY | os.O_CREAT
+        descriptor = os.open(self._at(layout.RESERVE), flags, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
+        finally:
+            os.close(descriptor)
+
+    def release_reserve(self) -> None:
+        """Give the reserved space back, so that a leader on a full disk can say why it stops; absent is fine."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._at(layout.RESERVE))
+
+    def _at(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+    def _entries(self) -> set[str] | None:
+        """The names in the directory, None if there is no directory."""
+        try:
+            return set(os.listdir(self.path))
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError:
+            raise self._not_a_store() from None
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    def _not_a_store(self) -> JobStoreUnavailableError:
+        return JobStoreUnavailableError(
+            f"cannot use {show(self.path)} as a job store: something else is there; choose another path"
+        )
+
+    @contextmanager
+    def _making(self) -> Generator[None, None, None]:
+        """Hold an empty directory of our own during the block; it is emptied again if the block fails."""
+        with suppress(FileExistsError):
+            os.mkdir(self.path, 0o700)
+        self._check_vacant()
+        self._check_owner()
+        mark = os.open(self._at(_MAKING), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            self._lock(mark)
+            self._check_vacant()
+            self._empty()
+            try:
+                yield
+            except BaseException:
+                # Also on KeyboardInterrupt: half a store would be in the way of the next attempt.
+                self._empty()
+                os.unlink(self._at(_MAKING))
+                with suppress(OSError):
+                    os.rmdir(self.path)
+                raise
+            os.unlink(self._at(_MAKING))
+        finally:
+            os.close(mark)
+
+    def _lock(self, mark: int) -> None:
+        """Be the only one who makes a store here; JobStoreExistsException if another does, or has just done so."""
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = os.path.samestat(os.fstat(mark), os.lstat(self._at(_MAKING)))
+        except (BlockingIOError, FileNotFoundError):
+            same = False
+        except OSError as error:
+            # File systems without locks answer ENOLCK or ENOSYS; there the leader's own lock has to do.
+            if error.errno == EEXIST:
+                raise
+            same = True
+        if not same:
+            raise JobStoreExistsException(self.locator)
+
+    def _check_vacant(self) -> None:
+        """Raise unless the directory is empty, half made, or a store of ours whose root was never set."""
+        names = self._entries() or set()
+        if layout.VERSION in names:
+            self._check_version()
+            if self._backend.has(f"{layout.SHARED}/{self.rootJobStoreIDFileName}"):
+                raise JobStoreExistsException(self.locator)
+        elif names and _MAKING not in names:
+            raise self._not_a_store()
+
+    def _empty(self) -> None:
+        for name in self._entries() or ():
+            if name != _MAKING:
+                robust_rmtree(self._at(name))
+
+    def _check_version(self) -> None:
+        try:
+            with open(self._at(layout.VERSION), encoding="ascii", errors="replace") as stream:
+                line = stream.readline(200)
+        except (FileNotFoundError, NotADirectoryError):
+            if (self._entries() or {_MAKING}) & {_MAKING}:
+                raise NoSuchJobStoreException(self.locator) from None
+            raise self._not_a_store() from None
+        if not line.startswith(_FIRST_LINE):
+            raise self._not_a_store()
+        version = line[len(_FIRST_LINE) :].strip()
+        if version != FORMAT:
+            raise JobStoreVersionError(self.locator, version, FORMAT)
+
+    def _check_owner(self) -> None:
+        """Refuse a directory in which others can plant records: loading one runs what it says."""
+        status = os.stat(self.path)
+        strangers = stat.S_IMODE(status.st_mode) & stat.S_IWOTH
+        if strangers or (status.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0):
+            raise JobStoreUnavailableError(
+                f"cannot trust job store {show(self.path)}: other users can write there; "
+                "choose a directory of your own, not writable for others"
+            )
+
+    def _probe_links(self) -> None:
+        """Raise JobStoreUnavailableError on a file system without hard links: they decide who wins a record."""
+        first, second = self._at(f".probe-{random_name()}"), self._at(f".probe-{random_name()}")
+        create_exclusive(first)
+        try:
+            os.link(first, second)
+            os.unlink(second)
+        except OSError as error:
+            if error.errno not in (EPERM, ENOSYS, ENOTSUP):
+                raise
+            raise JobStoreUnavailableError(
+                f"cannot use {show(self.path)} as a job store: its file system has no hard links "
+                f"({error.strerror}); choose a directory on another"
+            ) from error
+        finally:
+            os.unlink(first)

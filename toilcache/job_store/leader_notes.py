@@ -1,0 +1,55 @@
+"""The small notes about the leader that the specification keeps in shared files: its pid, its node, the kill flag.
+
+Knows the names of those files. Must not know how shared files are kept.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_PID, _NODE, _KILL = "pid.log", "leader_node_id.log", "kill_flag"
+
+
+class LeaderNotes:
+    """Verbs over `write_shared_file_stream` and `read_shared_file_stream`."""
+
+    def write_leader_pid(self) -> None:
+        """Record the process id of the leader, this process (specification line 1032)."""
+        _write(self, _PID, str(os.getpid()))
+
+    def read_leader_pid(self) -> int:
+        """Return the process id of the leader (line 1037); NoSuchFileException before one was written."""
+        return int(_read(self, _PID))
+
+    def write_leader_node_id(self) -> None:
+        """Record the node of the leader, this one (specification line 1042)."""
+        from toilcache.node.machine import node_id
+
+        _write(self, _NODE, node_id())
+
+    def read_leader_node_id(self) -> str:
+        """Return the node of the leader (line 1046); NoSuchFileException before one was written."""
+        return _read(self, _NODE)
+
+    def write_kill_flag(self, kill: bool = False) -> None:
+        """Ask the leader to end, or take that back (specification line 1051)."""
+        _write(self, _KILL, "YES" if kill else "NO")
+
+    def read_kill_flag(self) -> bool:
+        """Say whether the leader was asked to end (specification line 1059)."""
+        return _read(self, _KILL) == "YES"
+
+
+def _write(store: Any, name: str, text: str) -> None:
+    with store.write_shared_file_stream(name, encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def _read(store: Any, name: str) -> str:
+    with store.read_shared_file_stream(name, encoding="utf-8") as stream:
+        text: str = stream.read()
+    return text
