@@ -16,7 +16,7 @@ from types import FunctionType
 
 from toilcache.errors import JobException, one_line
 from toilcache.job.module import MAIN_NAME, main_import_name, main_object
-from toilcache.job.promise import Promise, fulfil, select
+from toilcache.job.placeholder import Promise, fulfil, select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

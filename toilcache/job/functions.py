@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from toilcache.errors import JobException
 from toilcache.job.job import Job
-from toilcache.job.promise import Promise, PromisedRequirement
+from toilcache.job.placeholder import Promise, PromisedRequirement
 from toilcache.job.requirements import SPELLINGS
-from toilcache.job.service_host import ServiceHostJob as ServiceHostJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from toilcache.job import graph
 from toilcache.job.description import JobDescription
 from toilcache.job.graph import CHILD, FOLLOW_ON
 from toilcache.job.job_requirements import JobRequirements
-from toilcache.job.promise import Promise
+from toilcache.job.placeholder import Promise
 from toilcache.job.service import Service as _Service
-from toilcache.late import LateAttribute
+from toilcache.late import LateAttribute, late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ class Job(JobRequirements):
 
     Runner = LateAttribute("toilcache.runner:Runner")
     Service = _Service
+    _FunctionJob = LateAttribute("toilcache.job.functions:FunctionWrappingJob")
+    _JobFunctionJob = LateAttribute("toilcache.job.functions:JobFunctionWrappingJob")
+    _Encapsulated = LateAttribute("toilcache.job.functions:EncapsulatedJob")
 
     _description: JobDescription
     _children: dict[Job, None] | None = None
@@ -215,9 +218,8 @@ class Job(JobRequirements):
         Raises JobException where the service belongs to a job already, and for a parent that is no service
         of this job.
         """
-        from toilcache.job.service_host import add_service
-
-        return add_service(self, service, parentService)
+        promise: Promise = late("toilcache.job.service_host:add_service")(self, service, parentService)
+        return promise
 
     def hasService(self, service: _Service) -> bool:
         """Tell whether that is a service of this job (specification line 319)."""
@@ -242,9 +244,7 @@ class Job(JobRequirements):
     @staticmethod
     def wrapFn(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> FunctionWrappingJob | EncapsulatedJob:
         """Make a job of a function (specification line 361)."""
-        from toilcache.job.functions import FunctionWrappingJob
-
-        job: FunctionWrappingJob | EncapsulatedJob = FunctionWrappingJob.create(fn, *args, **kwargs)
+        job: FunctionWrappingJob | EncapsulatedJob = Job._FunctionJob.create(fn, *args, **kwargs)
         return job
 
     @staticmethod
@@ -252,16 +252,13 @@ class Job(JobRequirements):
         fn: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> JobFunctionWrappingJob | EncapsulatedJob:
         """Make a job of a function that takes its job first (specification line 369)."""
-        from toilcache.job.functions import JobFunctionWrappingJob
-
-        job: JobFunctionWrappingJob | EncapsulatedJob = JobFunctionWrappingJob.create(fn, *args, **kwargs)
+        job: JobFunctionWrappingJob | EncapsulatedJob = Job._JobFunctionJob.create(fn, *args, **kwargs)
         return job
 
     def encapsulate(self, name: str | None = None) -> EncapsulatedJob:
         """Make this job and all its successors look like one job (specification line 377)."""
-        from toilcache.job.functions import EncapsulatedJob
-
-        return EncapsulatedJob(self, name)
+        encapsulated: EncapsulatedJob = Job._Encapsulated(self, name)
+        return encapsulated
 
     def rv(self, *path: Any) -> Promise:
         """Promise the return value, or what keys and slices select of it (specification line 384)."""
@@ -302,28 +299,22 @@ class Job(JobRequirements):
 
     def saveBody(self, jobStore: AbstractJobStore) -> None:
         """Save what is needed to run this job; its id must be assigned (specification line 498)."""
-        from toilcache.job.saving import save_body
-
-        save_body(self, jobStore)
+        late("toilcache.job.saving:save_body")(self, jobStore)
 
     def saveAsRootJob(self, jobStore: AbstractJobStore) -> JobDescription:
         """Save this job and all from here on, as the root of the workflow (specification line 506)."""
-        from toilcache.job.saving import save_as_root
-
-        return save_as_root(self, jobStore)
+        description: JobDescription = late("toilcache.job.saving:save_as_root")(self, jobStore)
+        return description
 
     def save_new_successors(self, store: AbstractJobStore) -> None:
         """Save what was added below this loaded job while it ran; its description is left to the caller."""
-        from toilcache.job.saving import save_new_successors
-
-        save_new_successors(self, store)
+        late("toilcache.job.saving:save_new_successors")(self, store)
 
     @classmethod
     def loadJob(cls, job_store: AbstractJobStore, job_description: JobDescription) -> Job:
         """Load the job that the description describes, its promises resolved (specification line 512)."""
-        from toilcache.job.saving import load_job
-
-        return load_job(job_store, job_description)
+        job: Job = late("toilcache.job.saving:load_job")(job_store, job_description)
+        return job
 
     # While running
 

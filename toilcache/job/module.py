@@ -170,7 +170,8 @@ def _source(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise JobException(
-            f"cannot load the workflow's script {path!r}: {error.strerror}; is its directory visible on this node?"
+            f"cannot load the workflow's script {path!r}: {error.strerror}; "
+            "is its directory visible on this node?"
         ) from error
 
 

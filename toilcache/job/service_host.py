@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from toilcache.file_store.abstract import AbstractFileStore
-    from toilcache.job.promise import Promise
+    from toilcache.job.placeholder import Promise
     from toilcache.job_store.abstract import AbstractJobStore
 
 POLL_SECONDS = 1.0
