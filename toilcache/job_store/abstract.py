@@ -18,7 +18,7 @@ from toilcache.job_store.url_verbs import UrlVerbs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
     from contextlib import AbstractContextManager
     from datetime import timedelta
     from typing import IO, Any, BinaryIO, Literal, overload
@@ -55,8 +55,8 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
     def initialize(self, config: Config) -> None:
         """Persist a configuration in a new store, with the workflow id that this draws (line 701).
 
-        JobStoreExistsException if the storage exists; one whose root job was never set counts as empty and is taken
-        over. What makes the storage itself comes first, in the store that overrides this.
+        JobStoreExistsException if the storage exists; one whose root job was never set counts as empty and is
+        taken over. What makes the storage itself comes first, in the store that overrides this.
         """
         config.workflowID = os.urandom(16).hex()
         config.workflowAttemptNumber = 0
@@ -72,7 +72,10 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
             stream.write(pickle.dumps(self.config, 5))
 
     def resume(self) -> None:
-        """Connect to an existing store and load its configuration (line 714); NoSuchJobStoreException if absent."""
+        """Connect to an existing store and load its configuration (line 714).
+
+        NoSuchJobStoreException if absent.
+        """
         import pickle
 
         with self.read_shared_file_stream(self.configFileName) as stream:
@@ -106,6 +109,19 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
         """Put the store in order for a restart; return the root's description (line 814)."""
 
     @abstractmethod
+    def roll_back(self, job_id: str, without: Collection[str]) -> JobDescription:
+        """Make the newest whole state of a job that refers to none of the jobs `without` its newest.
+
+        Passes over what a power cut has torn; CorruptRecordError if no such state is left.
+        """
+
+    def keep_reserve(self) -> None:
+        """Set a little space aside for the case that the storage fills up; nothing where it cannot."""
+
+    def release_reserve(self) -> None:
+        """Give that space back, so that a leader can still say why it stops."""
+
+    @abstractmethod
     def sync(self) -> None:
         """Make everything written so far survive a power cut; OSError if the storage could not take it."""
 
@@ -137,7 +153,7 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
             return self.load_job(job_id)
         except NoSuchJobException:
             raise JobException(
-                f"cannot load the root job of {self.locator}: job {job_id} was deleted; start the workflow anew"
+                f"cannot load the root job of {self.locator}: job {job_id} is gone; start anew"
             ) from None
 
     def create_root_job(self, job_description: JobDescription) -> JobDescription:
@@ -189,9 +205,9 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
     def update_job(self, job_description: JobDescription) -> None:
         """Write the next state of a job, all or nothing (line 878).
 
-        ConcurrentFileModificationException if another writer was first, NoSuchJobException if the job was deleted:
-        this process must write nothing more. JobStoreUnavailableError if the store is full or out of order: nothing
-        is half-written, and updating the same description may be repeated.
+        ConcurrentFileModificationException if another writer was first, NoSuchJobException if the job was
+        deleted: this process must write nothing more. JobStoreUnavailableError if the store is full or out of
+        order: nothing is half-written, and updating the same description may be repeated.
         """
 
     @abstractmethod
@@ -291,7 +307,10 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
 
     @abstractmethod
     def update_file(self, file_id: str, local_path: str) -> None:
-        """Replace a file's content with that of a local file (line 967); NoSuchFileException if there is none."""
+        """Replace a file's content with that of a local file (line 967).
+
+        NoSuchFileException if there is none.
+        """
 
     @abstractmethod
     def update_file_stream(
@@ -313,7 +332,10 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
     def read_shared_file_stream(
         self, shared_file_name: str, encoding: str | None = None, errors: str | None = None
     ) -> AbstractContextManager[IO[Any]]:
-        """Yield a stream that reads the file of that name (line 998); NoSuchFileException if there is none."""
+        """Yield a stream that reads the file of that name (line 998).
+
+        NoSuchFileException if there is none.
+        """
 
     # Messages
 
@@ -323,7 +345,10 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
 
     @abstractmethod
     def read_logs(self, callback: Callable[[IO[bytes]], Any], read_all: bool = False) -> int:
-        """Hand each unread message, or all, to `callback` as an open stream; return their number (line 1021)."""
+        """Hand each unread message, or all, to `callback` as an open stream.
+
+        Return their number (line 1021).
+        """
 
     # Leaders
 

@@ -1,7 +1,7 @@
 """The few verbs that a job store needs from whatever keeps its bytes: a directory, or objects in a bucket.
 
-Keys are what `layout` makes. A backend must not know what a key means; the job store's rules are written once,
-above these verbs.
+Keys are what `layout` makes. A backend must not know what a key means; the job store's rules are written
+once, above these verbs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Backend(ABC):
-    """Bytes under keys. Any verb may raise OSError; FileNotFoundError means that the key or its scope is absent."""
+    """Bytes under keys. Any verb may raise OSError.
+
+    FileNotFoundError means that the key or its scope is absent.
+    """
 
     @abstractmethod
     def where(self, key: str) -> str:
@@ -33,6 +36,10 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def sweep(self) -> None:
+        """Remove what `drop_scope` could not remove at once."""
+
+    @abstractmethod
     def drop_empty(self, scope: str) -> None:
         """Remove a scope if there are no keys below it."""
 
@@ -45,8 +52,8 @@ class Backend(ABC):
         """Make a key with its whole content; False if it is there already.
 
         With `fresh` nobody can know the key yet, so that it may be filled in place. The scope must exist. An
-        OSError leaves open whether the key was made; there is never a key with a part of the content, save for a
-        `fresh` one after a power cut.
+        OSError leaves open whether the key was made; there is never a key with a part of the content, save
+        for a `fresh` one after a power cut.
         """
 
     @abstractmethod
@@ -85,10 +92,10 @@ class Backend(ABC):
     def writer(
         self, key: str, base: str, executable: bool = False, replace: bool = False
     ) -> AbstractContextManager[BinaryIO]:
-        """Yield a stream whose content is the key's once the block ends without an error; else nothing happens.
+        """Yield a stream whose content is the key's once the block ends; an error leaves all as it was.
 
-        What is missing between `base` and the key is made; `base` itself is not. With `replace` the key must be
-        there when the block ends.
+        What is missing between `base` and the key is made; `base` itself is not. With `replace` the key must
+        be there when the block ends.
         """
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """What the parts of a job store share: the backend, the configuration, and who may still write.
 
-Knows the backend's errors and the rule that a writer refused once writes nothing more. Must not know records, files
-or logs.
+Knows the backend's errors and the rule that a writer refused once writes nothing more. Must not know records,
+files or logs.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _UNAVAILABLE = {
 class StoreCore(AbstractJobStore):
     """An `AbstractJobStore` over a backend.
 
-    A process that does the work of an attempt says so with `begin_attempt`. Once such a process is refused, this
-    instance refuses every further write, whatever it is for (invariant I2). Any other process, such as the leader, is
-    refused for that job only, until it has loaded the job's newest state.
+    A process that does the work of an attempt says so with `begin_attempt`. Once such a process is refused,
+    this instance refuses every further write, whatever it is for (invariant I2). Any other process, such as
+    the leader, is refused for that job only, until it has loaded the job's newest state.
     """
 
     def __init__(self, locator: str, backend: Backend) -> None:
@@ -42,7 +42,7 @@ class StoreCore(AbstractJobStore):
         self._fenced: str | None = None
 
     def begin_attempt(self, job_id: str, attempt: int) -> None:
-        """Let files that are written for this job belong to this attempt, which is the version it builds on."""
+        """Let files written for this job belong to this attempt, which is the version it builds on."""
         self._attempts[job_id] = attempt
 
     def _may_write(self, job_id: str | None = None) -> None:
@@ -59,7 +59,10 @@ class StoreCore(AbstractJobStore):
             self._fenced = job_id
 
     def _unavailable(self, error: OSError) -> Exception:
-        """Turn the error of a full, failing or unwritable store into one for a person; give any other as it is."""
+        """Turn the error of a full, failing or unwritable store into one for a person.
+
+        Give any other as it is.
+        """
         advice = _UNAVAILABLE.get(error.errno or 0)
         if advice is None:
             return error

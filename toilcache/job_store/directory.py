@@ -1,7 +1,7 @@
 """A backend in a directory of a shared file system: local disk, NFS, Lustre and their like.
 
-Knows what such file systems promise and what they do not: `link` is the one atomic put-if-absent that all of them
-have, names are news only after opening, and an error may hide a success. Must not know what a key means.
+Knows what such file systems promise and what they do not: `link` is the one atomic put-if-absent that all of
+them have, names are news only after opening, and an error may hide a success. Must not know what a key means.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from errno import ESTALE
 
 from toilcache.io import (
     atomic_create,
-    create_exclusive,
     random_name,
     sync_directory,
     sync_filesystem,
+    write_all,
     write_durable,
 )
 from toilcache.job_store.backend import Backend
@@ -33,7 +33,10 @@ _MISSING = (FileNotFoundError, NotADirectoryError)
 
 
 class DirectoryBackend(Backend):
-    """Bytes in files below `root`; scopes are directories. Files are 0600, uploaded ones 0400, directories 0700."""
+    """Bytes in files below `root`; scopes are directories.
+
+    Files are 0600, uploaded ones 0400, directories 0700.
+    """
 
     def __init__(self, root: str, trash: str, sync_files: bool = True) -> None:
         """Serve an absolute path. With `sync_files` every uploaded file survives a power cut at once."""
@@ -63,9 +66,15 @@ class DirectoryBackend(Backend):
             os.rename(self._prefix + scope, grave)
         except FileNotFoundError:
             return
-        # What a reader on NFS still holds open stays as .nfs* until it closes; the trash is emptied by clean-up.
+        # What a reader on NFS still holds open stays as .nfs* until it closes; `sweep` removes it later.
         with suppress(OSError):
             _remove(grave)
+
+    def sweep(self) -> None:
+        """Empty the trash."""
+        for name in os.listdir(self._trash):
+            with suppress(OSError):
+                robust_rmtree(self._trash + name)
 
     def drop_empty(self, scope: str) -> None:
         """Remove the directory if it is empty."""
@@ -81,7 +90,7 @@ class DirectoryBackend(Backend):
         path = self._prefix + key
         try:
             if fresh:
-                create_exclusive(path, data)
+                _write_new(path, data)
             else:
                 _link_new(path, data)
         except FileExistsError:
@@ -94,22 +103,11 @@ class DirectoryBackend(Backend):
 
     def get(self, key: str) -> bytes:
         """Open and read; an opened file is the newest on NFS too."""
-        path = self._prefix + key
-        try:
-            return _read(path)
-        except OSError as error:
-            if error.errno != ESTALE:
-                raise
-        # The name led to a file that was replaced on the server meanwhile; a second look finds what is there now.
-        return _read(path)
+        return _read(self._prefix + key)
 
     def head(self, key: str, count: int) -> bytes:
         """Read the beginning only."""
-        descriptor = os.open(self._prefix + key, os.O_RDONLY)
-        try:
-            return os.read(descriptor, count)
-        finally:
-            os.close(descriptor)
+        return _read(self._prefix + key, count)
 
     def names(self, scope: str) -> list[str]:
         """List the directory without temporary files and what NFS keeps for open ones."""
@@ -211,9 +209,24 @@ class DirectoryBackend(Backend):
         sync_filesystem(self.root)
 
 
+def _write_new(path: str, data: bytes) -> None:
+    """Make a file with its whole content, or none."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        try:
+            write_all(descriptor, data)
+        finally:
+            # On NFS it is often only here that a full disk shows.
+            os.close(descriptor)
+    except BaseException:
+        # Also on KeyboardInterrupt: a part of a record must not stand in its slot.
+        os.unlink(path)
+        raise
+
+
 def _link_new(path: str, data: bytes) -> None:
     temporary = f"{os.path.dirname(path)}/.tmp-{random_name()}"
-    create_exclusive(temporary, data)
+    _write_new(temporary, data)
     try:
         os.link(temporary, path)
     finally:
@@ -222,9 +235,22 @@ def _link_new(path: str, data: bytes) -> None:
             os.unlink(temporary)
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, count: int | None = None) -> bytes:
+    """Read a whole file, or its first `count` bytes."""
+    try:
+        return _read_once(path, count)
+    except OSError as error:
+        if error.errno != ESTALE:
+            raise
+    # The name led to a file that was replaced on the server; a second look finds what is there now.
+    return _read_once(path, count)
+
+
+def _read_once(path: str, count: int | None) -> bytes:
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        if count is not None:
+            return os.read(descriptor, count)
         pieces = []
         while piece := os.read(descriptor, 1 << 17):
             pieces.append(piece)

@@ -42,7 +42,7 @@ class FileID(str):
     @classmethod
     def unpack(cls, packedFileStoreID: str) -> FileID:
         """Read what `pack` wrote; ValueError for any other text."""
-        size, executable, file_id = (packedFileStoreID.split(":", 2) + ["", ""])[:3]
+        size, executable, file_id = ([*packedFileStoreID.split(":", 2), "", ""])[:3]
         if not (size.isdecimal() and executable in ("0", "1") and file_id):
             raise ValueError(
                 f"cannot unpack {packedFileStoreID!r} as a file id; give what FileID.pack() returned"

@@ -1,7 +1,7 @@
 """The job store in a directory that all nodes see.
 
-Knows how the directory is made, recognised, reserved and removed. What is in it is the business of the parts that it
-inherits.
+Knows how the directory is made, recognised, reserved and removed. What is in it is the business of the parts
+that it inherits.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class FileJobStore(BackedJobStore):
         """Make the directory and keep the configuration in it (specification line 701).
 
         JobStoreExistsException if it is a store whose root job was set, or one that is being made. An empty
-        directory, and a store whose root was never set, are taken over. JobStoreUnavailableError if the directory
-        holds something else, cannot be written, or lies on a file system without hard links.
+        directory, and a store whose root was never set, are taken over. JobStoreUnavailableError if the
+        directory holds something else, cannot be written, or lies on a file system without hard links.
         """
         try:
             with self._making():
@@ -76,8 +76,9 @@ class FileJobStore(BackedJobStore):
     def resume(self) -> None:
         """Open the store and load its configuration (specification line 714).
 
-        NoSuchJobStoreException if there is none, JobStoreVersionError if another version of this program wrote it,
-        JobStoreUnavailableError if the directory is something else, unreadable, or not safe to trust.
+        NoSuchJobStoreException if there is none, JobStoreVersionError if another version of this program
+        wrote it, JobStoreUnavailableError if the directory is something else, unreadable, or not safe to
+        trust.
         """
         try:
             self._check_version()
@@ -116,7 +117,10 @@ class FileJobStore(BackedJobStore):
             os.close(descriptor)
 
     def release_reserve(self) -> None:
-        """Give the reserved space back, so that a leader on a full disk can say why it stops; absent is fine."""
+        """Give the reserved space back, so that a leader on a full disk can say why it stops.
+
+        Absent is fine.
+        """
         with suppress(FileNotFoundError):
             os.unlink(self._at(layout.RESERVE))
 
@@ -142,8 +146,13 @@ class FileJobStore(BackedJobStore):
     @contextmanager
     def _making(self) -> Generator[None, None, None]:
         """Hold an empty directory of our own during the block; it is emptied again if the block fails."""
-        with suppress(FileExistsError):
-            os.mkdir(self.path, 0o700)
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
+        except (FileNotFoundError, NotADirectoryError):
+            raise JobStoreUnavailableError(
+                f"cannot create job store {show(self.path)}: its parent is no directory; make that first"
+            ) from None
         self._check_vacant()
         self._check_owner()
         mark = os.open(self._at(_MAKING), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -165,7 +174,10 @@ class FileJobStore(BackedJobStore):
             os.close(mark)
 
     def _lock(self, mark: int) -> None:
-        """Be the only one who makes a store here; JobStoreExistsException if another does, or has just done so."""
+        """Be the only one who makes a store here.
+
+        JobStoreExistsException if another does, or has just done so.
+        """
         try:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
             same = os.path.samestat(os.fstat(mark), os.lstat(self._at(_MAKING)))
@@ -219,7 +231,7 @@ class FileJobStore(BackedJobStore):
             )
 
     def _probe_links(self) -> None:
-        """Raise JobStoreUnavailableError on a file system without hard links: they decide who wins a record."""
+        """Raise JobStoreUnavailableError on a file system without hard links, which decide who wins."""
         first, second = self._at(f".probe-{random_name()}"), self._at(f".probe-{random_name()}")
         create_exclusive(first)
         try:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Files(StoreCore):
     """The verbs for files.
 
-    A file written for a job belongs to the attempt that this process does (`begin_attempt`), or to attempt 0, which is
-    never given up, where it does none.
+    A file written for a job belongs to the attempt that this process does (`begin_attempt`), or to attempt 0,
+    which is never given up, where it does none.
     """
 
     def write_file(self, local_path: str, job_id: str | None = None, cleanup: bool = False) -> FileID:
@@ -62,8 +62,8 @@ class Files(StoreCore):
     def read_file(self, file_id: str, local_path: str, symlink: bool = False) -> None:
         """Put a file's content at a local path in one step (specification line 936).
 
-        It is a file of its own, or a link through which the store cannot be changed. NoSuchFileException if there
-        is no such file; ChangedOriginalError if it was imported by link and has changed.
+        It is a file of its own, or a link through which the store cannot be changed. NoSuchFileException if
+        there is no such file; ChangedOriginalError if it was imported by link and has changed.
         """
         place = self._place(file_id)
         wanted = getattr(file_id, "executable", False)
@@ -77,7 +77,7 @@ class Files(StoreCore):
             originals.copy_out(original, local_path, original.executable or wanted)
 
     @contextmanager
-    def read_file_stream(  # type: ignore[override]
+    def read_file_stream(
         self, file_id: FileID | str, encoding: str | None = None, errors: str | None = None
     ) -> Generator[IO[Any], None, None]:
         """Yield a stream that reads a file, or a job's inline body (specification line 946)."""
@@ -159,11 +159,11 @@ class Files(StoreCore):
     ) -> Generator[IO[Any], None, None]:
         """Yield a stream that becomes the file of that name when the block ends (specification line 985).
 
-        ValueError if `encrypted` is True: this store keeps all files in the clear, readable by their owner only.
+        ValueError if `encrypted` is True: all files are kept in the clear, readable by their owner only.
         """
         if encrypted:
             raise ValueError(
-                f"cannot write {shared_file_name!r} encrypted: job store {self.locator} keeps files in the clear"
+                f"cannot write {shared_file_name!r} encrypted: this job store keeps all files in the clear"
             )
         self._may_write()
         place = self._shared_place(shared_file_name)
@@ -175,7 +175,10 @@ class Files(StoreCore):
     def read_shared_file_stream(
         self, shared_file_name: str, encoding: str | None = None, errors: str | None = None
     ) -> Generator[IO[Any], None, None]:
-        """Yield a stream that reads the file of that name (specification line 998); NoSuchFileException if none."""
+        """Yield a stream that reads the file of that name (specification line 998).
+
+        NoSuchFileException if none.
+        """
         place = self._shared_place(shared_file_name)
         with self._reading(place, shared_file_name, encoding, errors) as stream:
             yield stream
@@ -220,7 +223,7 @@ class Files(StoreCore):
         return urls.file_url(self._original(place, name).path)
 
     def discard_attempts(self, job_id: str, keep: int | None) -> None:
-        """Remove the files that attempts of a job wrote, save for attempt `keep` and those of no attempt (0)."""
+        """Remove the files that attempts of a job wrote, but for attempt `keep` and for none (0)."""
         self._may_write(job_id)
         if not layout.is_job_id(job_id):
             return
@@ -276,7 +279,7 @@ class Files(StoreCore):
 
     @contextmanager
     def _writing(self, place: FilePlace, file_id: str | None = None) -> Generator[None, None, None]:
-        """Turn the backend's errors into those of the specification, outside of what the caller's block raises."""
+        """Turn the backend's errors into those of the specification."""
         try:
             yield
         except FileNotFoundError as error:
@@ -337,11 +340,11 @@ class Files(StoreCore):
 
 @contextmanager
 def text_layer(stream: IO[bytes], encoding: str | None, errors: str | None) -> Generator[IO[Any], None, None]:
-    """Yield the stream itself, or with an encoding a text stream over it, flushed but left open at the end."""
+    """Yield the stream itself, or with an encoding a text stream over it, flushed at the end."""
     if encoding is None:
         yield stream
         return
-    text = io.TextIOWrapper(stream, encoding, errors, newline="")  # type: ignore[type-var]
+    text = io.TextIOWrapper(stream, encoding, errors, newline="")
     try:
         yield text
         text.flush()

@@ -1,7 +1,7 @@
 """The jobs of a job store: numbered records that are taken one after the other, each by exactly one writer.
 
-Knows the protocol that makes a put-if-absent a compare-and-swap (invariant I2). Must not know what a description
-holds beyond its id, version and token, nor how the backend keeps bytes.
+Knows the protocol that makes a put-if-absent a compare-and-swap (invariant I2). Must not know what a
+description holds beyond its id, version and token, nor how the backend keeps bytes.
 
 * A record never changes and its number never becomes free while the job exists.
 * A writer looks that the record it builds on is still the one it loaded, then takes the next number.
@@ -34,7 +34,7 @@ class JobRecords(StoreCore):
         self._uncertain: dict[tuple[str, int], bytes] = {}
 
     def assign_job_id(self, job_description: JobDescription) -> None:
-        """Give the description a fresh id, for which files are accepted from now on (specification line 825)."""
+        """Give the description a fresh id, for which files are accepted from now on (line 825)."""
         self._may_write()
         job_id = layout.new_id()
         try:
@@ -50,8 +50,8 @@ class JobRecords(StoreCore):
         job_description.pre_update_hook()
         token = records.new_token()
         data = self._encode(job_description, token)
-        # Nobody can know of this job before its parent's commit names it, so the record is written in place. A
-        # power cut can tear it; the parent's commit is then not durable either and is rolled back.
+        # Nobody can know of this job before its parent's commit names it, so the record is written in place.
+        # A power cut can tear it; the parent's commit is then not durable either and is rolled back.
         self._take(job_id, 1, data, token, fresh=True)
         job_description.version, job_description.token = 1, token.hex()
         return job_description
@@ -59,9 +59,10 @@ class JobRecords(StoreCore):
     def update_job(self, job_description: JobDescription) -> None:
         """Write the next record of a job, all or nothing (specification line 878).
 
-        ConcurrentFileModificationException if another writer was first: then nothing of this description is kept,
-        and this process must end. NoSuchJobException if the job was deleted. JobStoreUnavailableError if the store
-        is full or out of order: nothing is half-written, and the same description may be updated again later.
+        ConcurrentFileModificationException if another writer was first: then nothing of this description is
+        kept, and this process must end. NoSuchJobException if the job was deleted. JobStoreUnavailableError
+        if the store is full or out of order: nothing is half-written, and the same description may be updated
+        again later.
         """
         job_id = self._known_id(job_description)
         self._may_write(job_id)
@@ -69,7 +70,8 @@ class JobRecords(StoreCore):
         version = job_description.version
         if job_id in self._attempts:
             job_description.attempt = self._attempts[job_id]
-        # A repetition uses the token of the first time, whose record may have arrived although it seemed to fail.
+        # A repetition uses the token of the first time, whose record may have arrived although it seemed to
+        # fail.
         token = self._uncertain.get((job_id, version)) or records.new_token()
         data = self._encode(job_description, token)
         self._check_base(job_id, version, job_description.token)
@@ -127,17 +129,20 @@ class JobRecords(StoreCore):
         raise ConcurrentFileModificationException(job_id)
 
     def load_job(self, job_id: str) -> JobDescription:
-        """Return the newest state of a job (specification line 865); NoSuchJobException at once if there is none."""
+        """Return the newest state of a job (specification line 865).
+
+        NoSuchJobException at once if there is none.
+        """
         versions = self._versions(job_id)
         if not versions:
             raise NoSuchJobException(job_id)
-        description = self.load_version(job_id, versions[0])
-        # Whoever has seen the newest state may build on it again, unless a refused attempt runs in this process.
-        self._refused.discard(job_id)
-        return description
+        return self.load_version(job_id, versions[0])
 
     def load_version(self, job_id: str, version: int) -> JobDescription:
-        """Return one state of a job, found without listing anything; NoSuchJobException if it does not exist."""
+        """Return one state of a job, found without listing anything.
+
+        NoSuchJobException if it does not exist.
+        """
         if not layout.is_job_id(job_id):
             raise NoSuchJobException(job_id)
         key = layout.slot(job_id, version)
@@ -148,12 +153,14 @@ class JobRecords(StoreCore):
         token, state = records.decode(data, self._backend.where(key))
         description = self._unpickle(state, self._backend.where(key))
         description.version, description.token = version, token.hex()
+        # Who loads anew may try again, since each write looks at what it builds on; a refused attempt may not.
+        self._refused.discard(job_id)
         if self._config is not None:
             description.assignConfig(self._config)
         return description
 
     def _second_look(self, job_id: str, key: str) -> bytes:
-        """Ask once more after opening the directory: NFS remembers that a name was missing, but not across that."""
+        """Ask again after opening the directory: NFS remembers missing names, but not across that."""
         try:
             self._backend.names(layout.job_scope(job_id))
             return self._backend.get(key)
@@ -182,7 +189,10 @@ class JobRecords(StoreCore):
         return bool(self._versions(job_id))
 
     def delete_job(self, job_id: str) -> None:
-        """Remove a job, all its records and the files that go with it; absent is fine (specification line 886)."""
+        """Remove a job, all its records and the files that go with it.
+
+        Absent is fine (specification line 886).
+        """
         self._may_write(job_id)
         if layout.is_job_id(job_id):
             try:

@@ -1,7 +1,7 @@
 """The one module that knows where things stand in a job store.
 
-Pure: turns ids and names into keys, paths relative to the store with `/` between their parts, and refuses every
-id that the store did not give out itself. Must not touch a disk.
+Pure: turns ids and names into keys, paths relative to the store with `/` between their parts, and refuses
+every id that the store did not give out itself. Must not touch a disk.
 
     version                         the format of the store
     shared/NAME                     files known by name; shared-linked/NAME: link records of such
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     class FilePlace(NamedTuple):
         """Where a file stands.
 
-        `base` is the directory that must be there already, `link` where a link record stands instead of content,
-        `emptied` the directories that go with their last file.
+        `base` is the directory that must be there already, `link` where a link record stands instead of
+        content, `emptied` the directories that go with their last file.
         """
 
         key: str
@@ -101,7 +101,7 @@ def kept_files(job_id: str, attempt: int | str | None = None) -> str:
 
 
 def attempt_numbers(own: list[str], kept: list[str]) -> set[int]:
-    """The attempts that wrote files, by the names in the job's directory and in its directory of kept files."""
+    """The attempts that wrote files, by the names in the job's directory and in that of its kept files."""
     names = [name[:-2] for name in own if name.endswith(".d")] + kept
     return {int(name) for name in names if name.isdecimal() and name.isascii()}
 
@@ -145,7 +145,7 @@ def quote_name(name: str, limit: int = NAME_BYTES) -> str:
     if len(quoted) <= limit:
         return quoted
     dot = quoted.rfind(".")
-    suffix = quoted[dot:] if 0 <= dot and len(quoted) - dot <= _SUFFIX_BYTES else ""
+    suffix = quoted[dot:] if dot >= 0 and len(quoted) - dot <= _SUFFIX_BYTES else ""
     stem = quoted[: limit - len(suffix)]
     broken = stem.rfind("%", len(stem) - 2)
     return (stem if broken < 0 else stem[:broken]) + suffix
@@ -175,4 +175,4 @@ def journal(number: int) -> str:
 
 def node(node_id: str) -> str:
     """What is recorded about a node."""
-    return f"{NODES}/{quote_name(node_id, 200)}"
+    return f"{NODES}/n-{quote_name(node_id, 200)}"

@@ -1,4 +1,4 @@
-"""The small notes about the leader that the specification keeps in shared files: its pid, its node, the kill flag.
+"""The notes about the leader that the specification keeps in shared files: pid, node, kill flag.
 
 Knows the names of those files. Must not know how shared files are kept.
 """

@@ -1,6 +1,7 @@
 """What the store keeps about leaders, nodes and messages: runs, heartbeats, journals, end marks, logs.
 
-Knows that a run of the leader is an attempt too, numbered by slots as jobs are. Must not know what a leader does.
+Knows that a run of the leader is an attempt too, numbered by slots as jobs are. Must not know what a leader
+does.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class LeaderState(StoreCore):
         newest = self.current_run()
         if newest != run:
             raise LeaderFencedError(
-                f"cannot go on as run {run} of {self.locator}: run {newest} has taken over; leave the rest to it"
+                f"cannot go on as run {run} of {self.locator}: run {newest} has taken over; leave it to that"
             )
 
     def beat(self, run: int) -> None:
@@ -61,7 +62,10 @@ class LeaderState(StoreCore):
         self._backend.put(layout.run(run, ".beat"), b"%d\n" % run)
 
     def last_beat(self) -> float | None:
-        """Return when the newest run last showed life, in seconds since 1970 by the storage's clock; None if never."""
+        """Return when the newest run last showed life, in seconds since 1970 by the storage's clock.
+
+        None if never.
+        """
         try:
             return self._backend.modified(layout.run(self.current_run(), ".beat"))
         except FileNotFoundError:
@@ -78,7 +82,10 @@ class LeaderState(StoreCore):
         return [lambda key=key: self._backend.reader(key) for key in keys]  # type: ignore[misc]
 
     def mark_ended(self) -> None:
-        """Record that the newest run, and with it the workflow, has ended; a later run begins without the mark."""
+        """Record that the newest run, and with it the workflow, has ended.
+
+        A later run begins without the mark.
+        """
         self._may_write()
         self._backend.put(layout.run(self.current_run(), ".ended"), b"")
 
@@ -107,16 +114,15 @@ class LeaderState(StoreCore):
         data = msg.encode("utf-8", "surrogateescape") if isinstance(msg, str) else msg
         name = layout.log(time.time_ns())
         try:
-            with self._backend.writer(f"{layout.LOGS_NEW}/{name}", layout.LOGS_NEW) as stream:
-                stream.write(data)
+            self._backend.put(f"{layout.LOGS_NEW}/{name}", data)
         except OSError as error:
             raise self._unavailable(error) from error
 
     def read_logs(self, callback: Callable[[IO[bytes]], Any], read_all: bool = False) -> int:
-        """Call `callback` with an open binary stream of each unread message, oldest first (specification line 1021).
+        """Call `callback` with an open binary stream of each unread message, oldest first (line 1021).
 
-        With `read_all` those read before come too, first. A message counts as read once the callback returned.
-        Returns the number of messages.
+        With `read_all` those read before come too, first. A message counts as read once the callback
+        returned. Returns the number of messages.
         """
         seen = self._read_messages(layout.LOGS_READ, callback, mark=False) if read_all else 0
         return seen + self._read_messages(layout.LOGS_NEW, callback, mark=True)

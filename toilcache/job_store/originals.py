@@ -1,7 +1,7 @@
-"""Imported files that stay where they are: what the store remembers of an original, and the look that it is unchanged.
+"""Imported files that stay where they are, and the look that they are unchanged.
 
-Knows the small record that stands in the store instead of the content. Must not know keys or jobs. Nobody is ever
-given the original's inode (invariant I6): a person's file stays the person's.
+Knows the small record that stands in the store instead of the content. Must not know keys or jobs. Nobody is
+ever given the original's inode (invariant I6): a person's file stays the person's.
 """
 
 from __future__ import annotations
@@ -47,7 +47,12 @@ class ChangedOriginalError(ToilcacheError):
 def remember(path: str) -> Original:
     """Take note of a regular file, by its absolute path; OSError if there is none."""
     path = os.path.abspath(path)
-    status = os.stat(path)
+    # Opened, so that a file which cannot be read is refused now; a pipe must not make that wait.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"cannot import {path!r}: it is a directory; import its files")
     return Original(path, status.st_size, status.st_mtime_ns, is_executable(status))
@@ -73,19 +78,28 @@ def decode(data: bytes, place: str) -> Original:
 
 @contextmanager
 def reading(original: Original) -> Generator[BinaryIO, None, None]:
-    """Yield the original for reading; ChangedOriginalError if it is not as it was, before or after the block."""
-    try:
-        stream = open(original.path, "rb")
-    except FileNotFoundError:
-        raise ChangedOriginalError(original.path, "was removed") from None
-    with stream:
+    """Yield the original for reading.
+
+    ChangedOriginalError if it is not as it was, before or after the block.
+    """
+    with _open(original.path) as stream:
         _check(original, os.fstat(stream.fileno()))
         yield stream
         _check(original, os.fstat(stream.fileno()))
 
 
+def _open(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise ChangedOriginalError(path, "was removed") from None
+
+
 def copy_out(original: Original, target: str, executable: bool) -> None:
-    """Put a reflink or copy of the original at `target` in one step; ChangedOriginalError if it is not as it was."""
+    """Put a reflink or copy of the original at `target` in one step.
+
+    ChangedOriginalError if it is not as it was.
+    """
     with reading(original) as stream:
         hand_out(f"/proc/self/fd/{stream.fileno()}", target, executable, symlink=False, share=False)
 

@@ -2,8 +2,8 @@
 
 Pure: knows bytes and the path to name in an error. Must not know what a state holds, nor open files.
 
-Layout, big endian: magic (4), format version (2), reserved (2), token (16), length of the state (8), CRC-32 of
-everything else (4), state.
+Layout, big endian: magic (4), format version (2), reserved (2), token (16), length of the state (8), CRC-32
+of everything else (4), state.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def token_of(head: bytes) -> bytes | None:
 
 
 def decode(data: bytes, path: str) -> tuple[bytes, memoryview]:
-    """Give (token, state) of a record; CorruptRecordError naming `path` unless it is whole and of our format."""
+    """Give (token, state) of a record.
+
+    CorruptRecordError naming `path` unless it is whole and of our format.
+    """
     if len(data) < HEADER_BYTES:
         raise CorruptRecordError(path, f"{len(data)} bytes are too short for a record")
     magic, version, _, token, length = _FRONT.unpack_from(data)

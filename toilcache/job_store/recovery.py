@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 
 def references(description: JobDescription) -> Iterator[str]:
-    """The ids of all jobs that one cannot do without: successors, services and those whose values it needs."""
+    """The ids of all jobs that one needs: successors, services and those whose values it uses."""
     return chain(description.successorsAndServiceHosts(), description.promised, description.result_refs)
+
+
+class NeverWrittenError(CorruptRecordError):
+    """No state of a job ever arrived whole: the commit that made the job did not last."""
 
 
 class Recovery(JobRecords, Files):
@@ -31,10 +35,10 @@ class Recovery(JobRecords, Files):
     def clean(self, jobCache: dict[Any, JobDescription] | None = None) -> JobDescription:
         """Mend jobs, reset their tries, remove what the root does not lead to; return the root (line 814).
 
-        A job whose newest record a power cut has torn goes back to the state before, and so does a job that refers
-        to one that was never completely written. CorruptRecordError names a record that was damaged in another way,
-        or that has no state to go back to. If there are jobs to remove, every job that has yet to run is fenced
-        first, so that no attempt which still runs can commit successors that were removed.
+        A job whose newest record a power cut has torn goes back to the state before, and so does a job that
+        refers to one that was never completely written. CorruptRecordError names a record that was damaged in
+        another way, or that has no state to go back to. If there are jobs to remove, every job that has yet
+        to run is fenced first, so that no attempt which still runs can commit successors that were removed.
         """
         cache = dict(jobCache or {})
         while True:
@@ -57,6 +61,7 @@ class Recovery(JobRecords, Files):
         self._delete_files(reached.values())
         for job_id in orphans:
             self._remove_orphan(job_id)
+        self._backend.sweep()
         return reached[root_id]
 
     def _walk(self, root_id: str, cache: dict[Any, JobDescription]) -> dict[str, JobDescription]:
@@ -74,11 +79,10 @@ class Recovery(JobRecords, Files):
                     raise
                 # It has finished: its directory goes last.
                 continue
-            except CorruptRecordError:
-                if referrer is None or not self._is_torn(job_id, self._versions(job_id)[0]):
+            except NeverWrittenError:
+                if referrer is None:
                     raise
-                # Torn at birth, so the commit that refers to it did not last either. All is walked anew, since that
-                # commit may have led to other jobs as well.
+                # All is walked anew, since the commit that made the job may have led to others as well.
                 self.roll_back(referrer, {job_id})
                 reached.clear()
                 cache.clear()
@@ -91,23 +95,22 @@ class Recovery(JobRecords, Files):
         """The newest state of a job, after going back where its record is torn."""
         try:
             return self.load_job(job_id)
-        except CorruptRecordError:
-            if not self._is_torn(job_id, self._versions(job_id)[0]):
-                raise
+        except (CorruptRecordError, NoSuchJobException):
             return self.roll_back(job_id, ())
 
     def _is_torn(self, job_id: str, version: int) -> bool:
         return records.is_torn(self._backend.get(layout.slot(job_id, version)))
 
     def roll_back(self, job_id: str, without: Collection[str]) -> JobDescription:
-        """Make the newest whole state that refers to none of the jobs `without` the newest of all, and return it.
+        """Make the newest whole state that refers to no job in `without` the newest of all; return it.
 
-        States that a power cut has torn are passed over. CorruptRecordError if no such state is left or one was
-        damaged in another way. Numbers never go back: the old state is written again under the next number.
+        States that a power cut has torn are passed over. NeverWrittenError if no such state is left,
+        CorruptRecordError if one was damaged in another way, NoSuchJobException if there is no job. Numbers
+        never go back: the old state is written again under the next number.
         """
         self._may_write(job_id)
         versions = self._versions(job_id)
-        if not versions:
+        if not versions and not (layout.is_job_id(job_id) and self._backend.has(layout.job_scope(job_id))):
             raise NoSuchJobException(job_id)
         for version in versions:
             try:
@@ -119,10 +122,9 @@ class Recovery(JobRecords, Files):
             if set(without).isdisjoint(references(description)):
                 if version != versions[0]:
                     self._write_again(description, versions[0] + 1)
-                self._refused.discard(job_id)
                 return description
-        path = self._backend.where(layout.slot(job_id, versions[0]))
-        raise CorruptRecordError(path, "it was not completely written and no earlier state is left")
+        path = self._backend.where(layout.slot(job_id, versions[0] if versions else 1))
+        raise NeverWrittenError(path, "it was not completely written and no earlier state is left")
 
     def _write_again(self, description: JobDescription, version: int) -> None:
         token = records.new_token()

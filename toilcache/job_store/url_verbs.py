@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class UrlVerbs:
-    """What can be done with files behind `file:` URLs and bare paths, and behind those that fsspec has a plug-in for."""
+    """What can be done with files behind `file:` URLs, bare paths, and URLs that fsspec has a plug-in for."""
 
     if TYPE_CHECKING:
 
@@ -27,7 +27,7 @@ class UrlVerbs:
             self, src_uri: str, shared_file_name: None = None, hardlink: bool = False, symlink: bool = True
         ) -> FileID: ...
 
-    def import_file(  # type: ignore[misc]
+    def import_file(
         self: Any,
         src_uri: str,
         shared_file_name: str | None = None,
@@ -36,9 +36,10 @@ class UrlVerbs:
     ) -> FileID | None:
         """Bring a file into the store; its id, or None if it gets a shared name (specification line 762).
 
-        A local file with `symlink` stays where it is and must not change until the workflow ends; each read looks
-        that it did not. Otherwise it is copied, by reflink where possible. `hardlink` is a permission that is never
-        used, since the original could be changed through its own name. FileNotFoundError if there is no such file.
+        A local file with `symlink` stays where it is and must not change until the workflow ends; each read
+        looks that it did not. Otherwise it is copied, by reflink where possible. `hardlink` is a permission
+        that is never used, since the original could be changed through its own name. FileNotFoundError if
+        there is no such file.
         """
         from toilcache.job_store import urls
 
@@ -72,7 +73,7 @@ class UrlVerbs:
 
     @classmethod
     def get_size(cls, src_uri: str) -> int | None:
-        """Return the size in bytes of the file at a URL, None if it cannot be told (specification line 790)."""
+        """Return the size in bytes of the file at a URL, None if it cannot be told (line 790)."""
         from toilcache.job_store import urls
 
         return urls.size(src_uri)
@@ -93,7 +94,10 @@ class UrlVerbs:
 
     @classmethod
     def read_from_url(cls, src_uri: str, writable: IO[bytes]) -> tuple[int, bool]:
-        """Copy what is at a URL into a stream (line 800); return its (size in bytes, whether it is executable)."""
+        """Copy what is at a URL into a stream (line 800).
+
+        Return its (size in bytes, whether it is executable).
+        """
         from toilcache.job_store import urls
 
         return urls.read_into(src_uri, writable), urls.is_executable(src_uri)

@@ -1,6 +1,7 @@
 """Files behind URLs: local ones by themselves, all others through fsspec and its plug-ins.
 
-Knows URLs. Must not know job stores. `file:/p`, `file:///p`, `FILE://localhost/p` and a bare path are the same.
+Knows URLs. Must not know job stores. `file:/p`, `file:///p`, `FILE://localhost/p` and a bare path are the
+same.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import re
 
 from toilcache.errors import ToilcacheError, show
+from toilcache.io import atomic_copyobj, atomic_create, reflink, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +19,12 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _FILE = re.compile(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9/._~-]*")
-_PLUGINS = {"s3": "toilcache[s3]", "gs": "toilcache[gs]", "gcs": "toilcache[gs]"} | {
-    scheme: "toilcache[http]" for scheme in ("http", "https")
+_PLUGINS = {
+    "s3": "toilcache[s3]",
+    "gs": "toilcache[gs]",
+    "gcs": "toilcache[gs]",
+    "http": "toilcache[http]",
+    "https": "toilcache[http]",
 }
 _CHUNK = 1 << 20
 
@@ -141,14 +147,25 @@ def write_from(readable: BinaryIO | IO[bytes], uri: str, executable: bool) -> No
     """Copy a stream to a URL, in one step where that is local."""
     path = local_path(uri)
     if path is not None:
-        from toilcache.io import atomic_copyobj
-
-        atomic_copyobj(readable, path, _CHUNK, executable)
+        _write_local(readable, path, executable)
         return
     system, name = _remote(uri)
     with _ask(uri, system.open, name, "wb") as target:
         while chunk := readable.read(_CHUNK):
             target.write(chunk)
+
+
+def _write_local(readable: BinaryIO | IO[bytes], path: str, executable: bool) -> None:
+    """Copy a stream to a local path, by reflink where both are files of one file system that has it."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        atomic_copyobj(readable, path, _CHUNK, executable)
+        return
+    with atomic_create(path, 0o777 if executable else 0o666) as target:
+        try:
+            reflink(readable.fileno(), target)
+        except OSError:
+            while chunk := readable.read(_CHUNK):
+                write_all(target, chunk)
 
 
 def _remote(uri: str) -> tuple[Any, str]:
