@@ -230,3 +230,15 @@ class ProcessError(ToilcacheError):
 
 class ProcessTimeoutError(ProcessError):
     """A child program was ended because it took longer than allowed."""
+
+
+class WorkflowStopped(SystemExit):
+    """The workflow was asked to stop, by a signal or by the kill flag; it can be restarted.
+
+    Unhandled, it ends the script with 128 plus the signal's number, as shells expect.
+    """
+
+    def __init__(self, why: str, exit_code: int = 1) -> None:
+        """Take the reason and the exit status of the process."""
+        super().__init__(exit_code)
+        self.why = why

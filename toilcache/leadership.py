@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from toilcache.errors import LeaderAliveError, NoSuchFileException
@@ -47,9 +47,12 @@ def take_lead(store: AbstractJobStore, dirs: NodeDirs, *, force: bool) -> Iterat
             store.write_leader_node_id()
             _write_note(store, run, living=True)
             store.beat(run)
-            yield run
-            if store.current_run() == run:
-                _write_note(store, run, living=False)
+            try:
+                yield run
+            finally:
+                with suppress(FileNotFoundError):  # the store may have been removed meanwhile
+                    if store.current_run() == run:
+                        _write_note(store, run, living=False)
         finally:
             lock.release()
 

@@ -1,35 +1,28 @@
-"""``Toil``: a workflow from the script's point of view. The composition root: chooses store, adapter and
-reporter.
+"""``Toil``: a workflow from the script's point of view.
 
-Knows how the parts are put together, and what is said to the person. Must not know how any of them works.
+Knows what a script calls, and how errors are shown to a person. The work is done by ``toilcache.session``,
+imported when a workflow is opened: a worker imports the user's script, and with it this module, before each
+fork, so this module stays light.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
-from argparse import Namespace
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Any
 
-from toilcache.config import Config, config_from_options
 from toilcache.errors import ToilcacheError
-from toilcache.file_store.abstract import AbstractFileStore
-from toilcache.job.description import JobDescription
-from toilcache.job.job import Job
-from toilcache.job_store.abstract import AbstractJobStore
-from toilcache.job_store.file_id import FileID
-from toilcache.job_store.file_job_store import FileJobStore
-from toilcache.leader.leader import Leader, Stopped
-from toilcache.leader.report import Reporter
-from toilcache.leadership import take_lead
-from toilcache.logs import set_up_logging
-from toilcache.node.coordination import NodeDirs, node_dirs
 from toilcache.retry import deprecated
-from toilcache.systems import make_adapter
 
-logger = logging.getLogger(__name__)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from types import TracebackType
+    from typing import Any
+
+    from toilcache.config import Config
+    from toilcache.job.job import Job
+    from toilcache.job_store.abstract import AbstractJobStore
+    from toilcache.job_store.file_id import FileID
+    from toilcache.session import Session
 
 
 class Toil:
@@ -38,16 +31,20 @@ class Toil:
     ``with Toil(options) as toil:`` opens a new job store, or with ``--restart`` the one that is there.
     Inside, :meth:`import_file` brings inputs, :meth:`start` or :meth:`restart` runs the workflow and returns
     the root job's value, :meth:`export_file` takes results out. On leaving, the job store is removed or kept
-    as ``--clean`` says."""
+    as ``--clean`` says.
+    """
 
     def __init__(self, options: Namespace) -> None:
+        """Read the options.
+
+        :raises ConfigError: one of them cannot be used.
+        """
+        from toilcache.config import config_from_options
+
+        install_one_line_errors()
         self.options = options
         self.config: Config = config_from_options(options)
-        self._store: AbstractJobStore | None = None
-        self._stack = ExitStack()
-        self._finished = False
-        self._failed = False
-        install_one_line_errors()
+        self._session: Session | None = None
 
     def __enter__(self) -> Toil:
         """Open the job store.
@@ -56,31 +53,10 @@ class Toil:
         :raises NoSuchJobStoreException: with ``--restart``, there is none.
         :raises LeaderAliveError: another leader works on it.
         """
-        set_up_logging(self.config)
-        store = FileJobStore(str(self.config.jobStore))
-        try:
-            if self.config.restart:
-                self._resume(store)
-            else:
-                store.initialize(self.config)
-            self._dirs = self._node_dirs()
-            self._run = self._stack.enter_context(
-                take_lead(store, self._dirs, force=self.config.forceRestart)
-            )
-        except BaseException:
-            self._stack.close()
-            raise
-        self._store = store
-        return self
+        from toilcache.session import Session
 
-    def _resume(self, store: AbstractJobStore) -> None:
-        """Connect to the store; options given now go before those that the store remembers."""
-        store.resume()
-        self.config.workflowID = store.config.workflowID
-        self.config.workflowAttemptNumber = store.config.workflowAttemptNumber + 1
-        self.config.jobStore = store.config.jobStore
-        vars(store.config).update(vars(self.config))
-        store.write_config()
+        self._session = Session(self.config)
+        return self
 
     def __exit__(
         self,
@@ -88,18 +64,18 @@ class Toil:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Remove the job store and what is left on this node, as far as ``--clean`` and ``--cleanWorkDir``
-        say.
-        """
-        failed = kind is not None or not self._finished
-        try:
-            if self._store is not None and _wants_cleaning(self.config.clean, failed=failed):
-                self._store.destroy()
-        finally:
-            self._stack.close()
-        if isinstance(error, Stopped):
-            logger.error("%s; continue with --restart", error)
-            sys.exit(error.exit_code)
+        """Give up the lead; remove the job store and what is left on this node, as the options say."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close(failed=kind is not None)
+
+    @property
+    def _open(self) -> Session:
+        if self._session is None:
+            raise ToilcacheError(
+                "cannot use the workflow outside of its with block: write 'with Toil(options) as toil:'"
+            )
+        return self._session
 
     @property
     def job_store(self) -> AbstractJobStore:
@@ -107,71 +83,22 @@ class Toil:
 
         :raises ToilcacheError: outside of the ``with`` block.
         """
-        if self._store is None:
-            raise ToilcacheError(
-                "cannot use the workflow outside of its with block: write 'with Toil(options) as toil:'"
-            )
-        return self._store
+        return self._open.store
 
     def start(self, rootJob: Job) -> Any:
         """Run a new workflow from this root job; returns the root's value.
 
-        :raises FailedJobsException: some jobs failed for good; continue with :meth:`restart` when the cause
-        is mended."""
-        store = self.job_store
-        if self.config.restart:
-            raise ToilcacheError(
-                "cannot start a workflow with --restart: call restart(), or leave the option out"
-            )
-        rootJob.assignConfig(self.config)
-        root = rootJob.saveAsRootJob(store)
-        return self._lead(root)
+        :raises FailedJobsException: some jobs failed for good; mend the cause and :meth:`restart`.
+        :raises WorkflowStopped: by a signal or ``toilcache kill``; :meth:`restart` continues.
+        """
+        return self._open.start(rootJob)
 
     def restart(self) -> Any:
         """Continue the workflow in the job store; returns the root's value, also when it had finished before.
 
         :raises JobException: the store holds no workflow yet: start one.
         """
-        store = self.job_store
-        if not self.config.restart:
-            raise ToilcacheError(
-                "cannot restart a workflow without --restart: give that option, or call start()"
-            )
-        store.write_kill_flag(False)
-        return self._lead(None)
-
-    def _lead(self, new_root: JobDescription | None) -> Any:
-        """Lead a new workflow, or without a root the one in the store."""
-        store = self.job_store
-        reporter = Reporter(self.config)
-        with ExitStack() as stack:
-            stack.callback(reporter.close)
-            adapter = make_adapter(self.config, store, self._dirs, self._clean_node)
-            stack.callback(adapter.shutdown)
-            adopted = [] if new_root is not None else adapter.adopt()
-            root = new_root or self._mended_root(workers_live=bool(adopted))
-            store.sync()
-            leader = Leader(store, self.config, adapter, self._run, reporter)
-            leader.run(root, resume=new_root is None, adopted=adopted)
-        value = store.get_root_job_return_value()
-        self._finished = True
-        return value
-
-    def _mended_root(self, *, workers_live: bool) -> JobDescription:
-        """Return the root of the workflow in the store, put in order unless workers are still writing to it."""
-        store = self.job_store
-        return store.load_root_job() if workers_live else store.clean()
-
-    def _node_dirs(self) -> NodeDirs:
-        return node_dirs(str(self.config.workflowID), self.config.workDir, self.config.coordinationDir)
-
-    def _clean_node(self) -> None:
-        """Let go of this node's directories and remove them, if ``--cleanWorkDir`` says so."""
-        self._stack.close()
-        if _wants_cleaning(self.config.cleanWorkDir, failed=sys.exc_info()[0] is not None):
-            AbstractFileStore.shutdownFileStore(
-                str(self.config.workflowID), self.config.workDir, self.config.coordinationDir
-            )
+        return self._open.restart()
 
     def import_file(
         self,
@@ -210,15 +137,11 @@ class Toil:
         self.export_file(jobStoreFileID, dstUrl)
 
 
-def _wants_cleaning(policy: str, *, failed: bool) -> bool:
-    return policy == "always" or policy == ("onError" if failed else "onSuccess")
-
-
 def install_one_line_errors() -> None:
     """Have errors that a person can mend end a script with one line instead of a traceback."""
-    if getattr(sys.excepthook, "is_toilcache", False):
-        return
     previous = sys.excepthook
+    if getattr(previous, "is_toilcache", False):
+        return
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if isinstance(error, ToilcacheError):

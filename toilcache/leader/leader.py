@@ -20,6 +20,7 @@ from toilcache.errors import (
     FailedJobsException,
     InsufficientSystemResources,
     NoSuchJobException,
+    WorkflowStopped,
 )
 from toilcache.job.description import JobDescription
 from toilcache.job_store.abstract import AbstractJobStore
@@ -36,14 +37,6 @@ KILL_FLAG_SECONDS = 2.0
 PROGRESS_SECONDS = 2.0
 HEARTBEAT_SECONDS = 15.0
 DURATION_LOOK_SECONDS = 1.0
-
-
-class Stopped(Exception):
-    """The workflow was asked to stop: by a signal, or by the kill flag in the store."""
-
-    def __init__(self, why: str, exit_code: int) -> None:
-        super().__init__(why)
-        self.exit_code = exit_code
 
 
 class Leader:
@@ -68,7 +61,7 @@ class Leader:
         self._ready: list[Node] = []
         self._failed: list[Node] = []
         self._backing_off = 0
-        self._stop: Stopped | None = None
+        self._stop: WorkflowStopped | None = None
         self._resuming = False
         self.counts = Counts()
 
@@ -79,7 +72,7 @@ class Leader:
         :param adopted: the attempts of an earlier run that the adapter still sees running.
         :raises FailedJobsException: some jobs had no tries left; the others were run as far as possible.
         :raises LeaderFencedError: a newer leader has taken the store over; nothing more was touched.
-        :raises Stopped: by a signal or the kill flag; the store can be restarted.
+        :raises WorkflowStopped: by a signal or the kill flag; the store can be restarted.
         """
         self._journal.note("begin", str(root.jobStoreID), run=self._run, resume=resume)
         self._resuming = resume
@@ -118,7 +111,7 @@ class Leader:
         self._resuming = False
 
     def _redo_consequences(self) -> None:
-        """Queue again what an earlier run may not have got to: deletions named by commits, uploads of losers."""
+        """Queue again what an earlier run may not have got to: deletions of commits, uploads of losers."""
         for node in self._graph.nodes.values():
             if not node.desc.has_body():
                 self._queue_deletions(node)
@@ -132,6 +125,7 @@ class Leader:
             self._journal.flush()
             self._reporter.progress(self.counts)
             if self._stop is not None:
+                logger.error("%s; continue with --restart", self._stop.why)
                 raise self._stop
             if not self._attempts and not self._ready and not self._backing_off:
                 return
@@ -362,7 +356,7 @@ class Leader:
 
     def _look_at_kill_flag(self) -> None:
         if self._store.read_kill_flag():
-            self._stop = Stopped("stopped by the kill flag", 1)
+            self._stop = WorkflowStopped("stopped by the kill flag")
 
     def _note_progress(self) -> None:
         self._journal.note("progress", jobs=self.counts.as_dict())
@@ -378,7 +372,7 @@ class Leader:
             self._adapter.cancel(late)
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        self._stop = Stopped(f"stopped by {signal.Signals(number).name}", 128 + number)
+        self._stop = WorkflowStopped(f"stopped by {signal.Signals(number).name}", 128 + number)
         self._adapter.wake()
 
 

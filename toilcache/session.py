@@ -1,0 +1,118 @@
+"""An open workflow: its job store, this node's directories, the lead over it. The parts are put together here.
+
+Knows every part's constructor. ``toilcache.workflow`` is the face of it that scripts import; this module is
+imported when a workflow is opened, so that a worker which imports the script does not load a leader.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from toilcache.config import Config
+from toilcache.errors import ToilcacheError
+from toilcache.file_store.abstract import AbstractFileStore
+from toilcache.job.description import JobDescription
+from toilcache.job.job import Job
+from toilcache.job_store.abstract import AbstractJobStore
+from toilcache.job_store.file_job_store import FileJobStore
+from toilcache.leader.leader import Leader
+from toilcache.leader.report import Reporter
+from toilcache.leadership import take_lead
+from toilcache.logs import set_up_logging
+from toilcache.node.coordination import node_dirs
+from toilcache.systems import make_adapter
+
+
+class Session:
+    """A job store that is open, and led by this process.
+
+    :raises JobStoreExistsException: without ``--restart``, there is a workflow in it.
+    :raises NoSuchJobStoreException: with ``--restart``, there is none.
+    :raises LeaderAliveError: another leader works on it.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        set_up_logging(config)
+        self.store: AbstractJobStore = FileJobStore(str(config.jobStore))
+        self._finished = False
+        self._node_failed = True
+        with ExitStack() as stack:
+            if config.restart:
+                self._resume()
+            else:
+                self.store.initialize(config)
+            self._dirs = node_dirs(str(config.workflowID), config.workDir, config.coordinationDir)
+            self._run = stack.enter_context(take_lead(self.store, self._dirs, force=config.forceRestart))
+            self._stack = stack.pop_all()
+
+    def _resume(self) -> None:
+        """Connect to the store; options given now go before those that the store remembers."""
+        self.store.resume()
+        stored = self.store.config
+        self.config.workflowID = stored.workflowID
+        self.config.workflowAttemptNumber = stored.workflowAttemptNumber + 1
+        self.config.jobStore = stored.jobStore
+        vars(stored).update(vars(self.config))
+        self.store.write_config()
+
+    def start(self, root_job: Job) -> Any:
+        """Run a new workflow; see :meth:`toilcache.workflow.Toil.start`."""
+        if self.config.restart:
+            raise ToilcacheError(
+                "cannot start a workflow with --restart: call restart(), or leave the option out"
+            )
+        root_job.assignConfig(self.config)
+        return self._lead(root_job.saveAsRootJob(self.store))
+
+    def restart(self) -> Any:
+        """Continue the workflow; see :meth:`toilcache.workflow.Toil.restart`."""
+        if not self.config.restart:
+            raise ToilcacheError(
+                "cannot restart a workflow without --restart: give that option, or call start()"
+            )
+        self.store.write_kill_flag(False)
+        return self._lead(None)
+
+    def _lead(self, new_root: JobDescription | None) -> Any:
+        """Lead a new workflow, or without a root the one in the store."""
+        store = self.store
+        reporter = Reporter(self.config)
+        with ExitStack() as stack:
+            stack.callback(reporter.close)
+            adapter = make_adapter(self.config, store, self._dirs, self._clean_node)
+            stack.callback(adapter.shutdown)
+            adopted = [] if new_root is not None else adapter.adopt()
+            root = new_root or self._mended_root(workers_live=bool(adopted))
+            store.sync()
+            leader = Leader(store, self.config, adapter, self._run, reporter)
+            leader.run(root, resume=new_root is None, adopted=adopted)
+            self._node_failed = False
+        value = store.get_root_job_return_value()
+        self._finished = True
+        return value
+
+    def _mended_root(self, *, workers_live: bool) -> JobDescription:
+        """Return the root of the workflow in the store, put in order unless workers still write to it."""
+        return self.store.load_root_job() if workers_live else self.store.clean()
+
+    def _clean_node(self) -> None:
+        """Let go of this node's directories and remove them, if ``--cleanWorkDir`` says so."""
+        self._stack.close()
+        if _wants_cleaning(self.config.cleanWorkDir, failed=self._node_failed):
+            AbstractFileStore.shutdownFileStore(
+                str(self.config.workflowID), self.config.workDir, self.config.coordinationDir
+            )
+
+    def close(self, *, failed: bool) -> None:
+        """Give up the lead and remove the job store, as far as ``--clean`` says."""
+        with ExitStack() as stack:
+            stack.callback(self._clean_node)
+            if _wants_cleaning(self.config.clean, failed=failed or not self._finished):
+                self.store.check_run(self._run)
+                self.store.destroy()
+
+
+def _wants_cleaning(policy: str, *, failed: bool) -> bool:
+    return policy == "always" or policy == ("onError" if failed else "onSuccess")
