@@ -16,6 +16,7 @@ from toilcache.errors import JobStoreExistsException, NoSuchJobStoreException
 from toilcache.job_store import layout
 from toilcache.job_store.backed import BackedJobStore
 from toilcache.job_store.backend import Backend
+from toilcache.job_store.urls import quoted
 
 
 class Entry:
@@ -130,7 +131,7 @@ class MemoryBackend(Backend):
         return self.status(key)
 
     def download(self, key: str, local_path: str, executable: bool, symlink: bool) -> None:
-        temporary = f"{local_path}.{os.urandom(4).hex()}"
+        temporary = os.path.join(os.path.dirname(local_path), f".tmp-{os.urandom(4).hex()}")
         with open(temporary, "wb") as target:
             target.write(self.get(key))
         os.chmod(temporary, 0o700 if executable else 0o600)
@@ -161,7 +162,7 @@ class MemoryJobStore(BackedJobStore):
     stores: dict[str, MemoryBackend] = {}  # noqa: RUF012
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"memory:{name}", self.stores.get(name) or MemoryBackend())
+        super().__init__("memory:" + quoted(name), self.stores.get(name) or MemoryBackend())
         self.name = name
 
     def initialize(self, config: Config) -> None:

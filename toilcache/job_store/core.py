@@ -55,6 +55,10 @@ class StoreCore(AbstractJobStore):
     def _refuse(self, job_id: str) -> None:
         """Remember that this process was refused for a job."""
         self._refused.add(job_id)
+        self._end_attempt(job_id)
+
+    def _end_attempt(self, job_id: str) -> None:
+        """Write nothing more if this process works on an attempt of that job."""
         if job_id in self._attempts:
             self._fenced = job_id
 

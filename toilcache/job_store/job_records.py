@@ -93,7 +93,7 @@ class JobRecords(StoreCore):
         """Look that the record which a description was loaded from is the one in the store."""
         found = self._token_at(job_id, version)
         if found is None:
-            self._refuse(job_id)
+            self._end_attempt(job_id)
             raise NoSuchJobException(job_id)
         if found.hex() != token:
             self._refuse(job_id)
@@ -116,7 +116,7 @@ class JobRecords(StoreCore):
             if self._backend.put_if_absent(layout.slot(job_id, version), data, fresh):
                 return
         except FileNotFoundError as error:
-            self._refuse(job_id)
+            self._end_attempt(job_id)
             raise NoSuchJobException(job_id) from error
         except OSError as error:
             failure = error
