@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.fakes.memory_job_store import MemoryJobStore
+from tests.fakes.job_stores import KINDS
 from toilcache.config import Config
 from toilcache.errors import ConcurrentFileModificationException, NoSuchFileException
 from toilcache.file_store.abstract import AbstractFileStore
@@ -25,7 +25,6 @@ from toilcache.job_store.file_id import FileID
 from toilcache.job_store.file_job_store import FileJobStore
 
 FILE_STORES: list[type[AbstractFileStore]] = [NonCachingFileStore]
-JOB_STORES: dict[str, Callable[[str], AbstractJobStore]] = {"file": FileJobStore, "memory": MemoryJobStore}
 
 NAMES = ["-rf", "a b'\"$(x)", "new\nline", "ünï\u202ecode", ".hidden", "x" * 255, "%2e%2e%2f", "..."]
 NOBODY = 65534
@@ -65,9 +64,9 @@ class Bench:
             return stream.read()
 
 
-@pytest.fixture(params=JOB_STORES)
+@pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AbstractJobStore]:
-    made = JOB_STORES[request.param](str(tmp_path / "job store '\"\n"))
+    made = KINDS[request.param](str(tmp_path / "job store '\"\n"))
     made.initialize(Config())
     yield made
     made.destroy()
@@ -504,7 +503,7 @@ def test_the_directory_of_the_destination_must_exist(bench: Bench, fs: AbstractF
         fs.readGlobalFile(bench.uploaded(), userPath="missing/name")
     with pytest.raises(OSError, match="File name too long"):
         fs.readGlobalFile(bench.uploaded(), userPath="x" * 256)
-    assert os.listdir(fs.localTempDir) == []
+    assert fs.accesses == []
 
 
 @pytest.mark.parametrize(
@@ -638,6 +637,7 @@ def test_import_and_export(bench: Bench, fs: AbstractFileStore) -> None:
     assert target.read_bytes() == b"original"
     assert os.access(target, os.X_OK)
     assert fs.import_file(str(source), "shared_name") is None
+    source.write_bytes(b"changed again")
     with bench.store.read_shared_file_stream("shared_name") as stream:
         assert stream.read() == b"changed later"
     with pytest.raises(FileNotFoundError):

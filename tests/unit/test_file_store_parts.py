@@ -8,12 +8,12 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from toilcache.file_store import commit as commit_module
 from toilcache.file_store import user_stream
 from toilcache.file_store.access import AccessLog
 from toilcache.file_store.commit import Commit
@@ -140,6 +140,16 @@ def test_disk_usage_takes_what_it_can_see(tmp_path: Path, monkeypatch: pytest.Mo
         assert used_bytes(str(tmp_path)) == 0
 
 
+@pytest.fixture
+def open_dir() -> Iterator[Path]:
+    """A directory that every user may work in; the test is the old user again afterwards."""
+    user = os.geteuid()
+    with TemporaryDirectory(dir="/tmp") as path:
+        os.chmod(path, 0o777)
+        yield Path(path)
+        os.seteuid(user)
+
+
 class _Listing(list[object]):
     def __enter__(self) -> _Listing:
         return self
@@ -160,32 +170,34 @@ def test_a_private_file_gets_the_mode(tmp_path: Path, mode: int, executable: boo
     assert path.stat().st_ino == inode
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o755])
 @pytest.mark.parametrize("link", [os.link, os.symlink])
 def test_a_link_is_replaced_where_it_could_be_written_through(
-    tmp_path: Path, link: Callable[[str, str], None]
+    tmp_path: Path, link: Callable[[str, str], None], mode: int
 ) -> None:
     store, path = tmp_path / "store", tmp_path / "path"
     store.write_bytes(b"precious")
-    store.chmod(0o755)
+    store.chmod(mode)
     link(str(store), str(path))
     make_private(str(path), 0o644)
     assert not path.is_symlink()
     path.write_bytes(b"scribble")
     assert store.read_bytes() == b"precious"
-    assert stat.S_IMODE(store.stat().st_mode) == 0o755
-    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    assert stat.S_IMODE(store.stat().st_mode) == mode
+    assert stat.S_IMODE(path.stat().st_mode) == mode
     assert sorted(os.listdir(tmp_path)) == ["path", "store"]
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])
 def test_a_read_only_link_stays_where_nobody_here_can_write(
-    tmp_path: Path, link: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+    open_dir: Path, link: Callable[[str, str], None]
 ) -> None:
-    store, path = tmp_path / "store", tmp_path / "path"
+    store, path = open_dir / "store", open_dir / "path"
     store.write_bytes(b"precious")
     store.chmod(0o444)
     link(str(store), str(path))
-    monkeypatch.setattr("toilcache.file_store.private_copy.os.access", lambda *args, **options: False)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
     make_private(str(path), 0o444)
     assert path.samefile(store)
     make_private(str(path), 0o644)
@@ -293,7 +305,7 @@ def test_a_commit_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_thread(*args: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(commit_module._thread, "start_new_thread", no_thread)
+    monkeypatch.setattr(_thread, "start_new_thread", no_thread)
     seen: list[int] = []
     Commit(lambda: seen.append(_thread.get_ident())).wait()
     assert seen == [_thread.get_ident()]

@@ -243,14 +243,14 @@ class AbstractFileStore(ABC):
             self, fileStoreID: FileID | str, encoding: str, errors: str | None = None
         ) -> AbstractContextManager[IO[str]]: ...
 
-    @contextmanager  # type: ignore[misc]
+    @contextmanager
     def readGlobalFileStream(
         self, fileStoreID: FileID | str, encoding: str | None = None, errors: str | None = None
     ) -> Generator[IO[Any], None, None]:
         """Yield a stream that reads a file: bytes, or text with `encoding` (line 165)."""
         self._before_reading(fileStoreID)
         self.logAccess(fileStoreID)
-        with self.jobStore.read_file_stream(fileStoreID, encoding, errors) as stream:  # type: ignore[call-overload]
+        with self.jobStore.read_file_stream(fileStoreID, encoding, errors) as stream:
             yield stream
 
     def getGlobalFileSize(self, fileStoreID: FileID | str) -> int:

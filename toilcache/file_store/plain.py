@@ -72,9 +72,7 @@ class NonCachingFileStore(AbstractFileStore):
         path = self._local_path(encoded_name(fileStoreID) if userPath is None else userPath)
         if os.path.lexists(path):
             raise FileExistsError(EEXIST, "cannot read a file to a path that exists; give a new one", path)
-        # A link is only given to one who cannot write through it, and root can write everything.
-        linkable = symlink and not mutable and os.geteuid() != 0
-        self.jobStore.read_file(fileStoreID, path, symlink=linkable)
+        self.jobStore.read_file(fileStoreID, path, symlink=symlink and not mutable)
         try:
             make_private(path, _mode(mutable, is_inside(self.localTempDir, path)))
         except BaseException:
