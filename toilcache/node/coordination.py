@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _WORKFLOW_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _NOTE = "node"
-_HOSTS = "hosts"
 _RUNS = "runs"
 
 
@@ -62,6 +61,7 @@ class NodeDirs:
         tag = _tag(_checked(workflow_id))
         self.workflow_id = workflow_id
         self.coordination = os.path.join(coordination_base, f"toilcache-{tag}")
+        self.notes = os.path.join(self.coordination, "hosts")
         self.work = os.path.join(work_base, f"toilcache-{tag}.work")
         self.jobs = os.path.join(self.work, "jobs")
         self.names_base = self.coordination
@@ -69,7 +69,7 @@ class NodeDirs:
 
     def host_note(self, name: str) -> str:
         """Return the path where the process called `name` may leave a note about itself."""
-        return os.path.join(self.coordination, _HOSTS, _plain(name))
+        return os.path.join(self.notes, _plain(name))
 
     def leader_lock(self, store: str) -> str:
         """Return the path of the lock that only one leader of a job store (a locator) holds on this node."""
@@ -83,8 +83,8 @@ class NodeDirs:
 
         A clean-up may remove them again unless somebody holds them: prefer `hold`.
         """
-        inside = [os.path.join(self.coordination, name) for name in (_HOSTS, _RUNS)]
-        for path in (self.coordination, *inside, self.work, self.jobs):
+        runs = os.path.join(self.coordination, _RUNS)
+        for path in (self.coordination, self.notes, runs, self.work, self.jobs):
             _make_own_dir(path)
         _write_note(self.work, os.path.dirname(self.coordination))
 
