@@ -1,0 +1,73 @@
+"""The workflow of the kill tests: 200 jobs, each writes one global file, the result depends on every job.
+
+A root fans out to twelve short chains and a tail of single jobs; a follow-on sums up what all of them return.
+Run as a script by the tests, which kill parts of it. """
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from toilcache import Job, Toil
+
+CHAINS, LENGTH = 12, 8
+SINGLES = 200 - CHAINS * LENGTH - 2
+EXPECTED = sum(range(CHAINS * LENGTH + SINGLES))
+SMALL = {"cores": 1, "memory": "10M", "disk": "10M"}
+
+
+def write_number(job: Job, number: int) -> None:
+    """Write the one global file of a job, and take a little time, so that kills meet jobs at work."""
+    path = job.fileStore.getLocalTempFile()
+    with open(path, "w", encoding="ascii") as stream:
+        stream.write(str(number))
+    job.fileStore.writeGlobalFile(path)
+    time.sleep(float(os.environ.get("KILL_TEST_PAUSE", "0.002")))
+
+
+def link(job: Job, first: int, left: int) -> Any:
+    """One link of a chain: returns the sum of its number and those of the links after it."""
+    write_number(job, first)
+    if left == 1:
+        return first
+    rest = job.addChildJobFn(link, first + 1, left - 1, **SMALL)
+    return [first, rest.rv()]
+
+
+def single(job: Job, number: int) -> int:
+    """A job of its own."""
+    write_number(job, number)
+    return number
+
+
+def flat(value: Any) -> int:
+    """Sum up nested lists."""
+    return sum(map(flat, value)) if isinstance(value, list) else int(value)
+
+
+def total(job: Job, values: list[Any]) -> int:
+    """Sum up everything; writes its file too."""
+    write_number(job, -1)
+    return flat(values)
+
+
+def root(job: Job) -> Any:
+    """Fan out."""
+    write_number(job, -2)
+    values = [job.addChildJobFn(link, i * LENGTH, LENGTH, **SMALL).rv() for i in range(CHAINS)]
+    values += [job.addChildJobFn(single, CHAINS * LENGTH + i, **SMALL).rv() for i in range(SINGLES)]
+    return job.addFollowOnJobFn(total, values, **SMALL).rv()
+
+
+def main() -> None:
+    """Start, or restart with ``--restart``; prints the result."""
+    options = Job.Runner.getDefaultArgumentParser().parse_args()
+    with Toil(options) as toil:
+        result = toil.restart() if options.restart else toil.start(Job.wrapJobFn(root, **SMALL))
+    print("result", result, file=sys.stdout, flush=True)
+
+
+if __name__ == "__main__":
+    main()
