@@ -9,7 +9,6 @@ Positions are 0-based inside this module and 1-based in tables, as aligners writ
 from __future__ import annotations
 
 import gzip
-import math
 import pickle
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -127,12 +126,12 @@ def enough_matches(bases: int, placements: int) -> int:
     1/4) reaches less than once in ODDS reads; more than `bases` where no count is enough. In integers: the
     powers of four outgrow a float at 512 bases.
     """
-    as_good = 0
-    for matches in range(bases, -1, -1):
-        as_good += math.comb(bases, matches) * 3 ** (bases - matches)
-        if as_good * placements * ODDS >= 4**bases:
-            return matches + 1
-    return 0
+    matches, exactly, as_good = bases, 1, 1  # sequences that match in this many bases, and in so many or more
+    while matches and as_good * placements * ODDS < 4**bases:
+        exactly = exactly * 3 * matches // (bases - matches + 1)
+        matches -= 1
+        as_good += exactly
+    return matches + 1
 
 
 def reverse_complement(sequence: str) -> str:

@@ -94,6 +94,12 @@ def test_a_straight_read_is_not_explained_by_a_gap(mapper: Any, index: Any) -> N
     assert max(found) == mapper.Placement(100, "+", 5000)
 
 
+def test_inserted_bases_are_no_matches(mapper: Any, index: Any) -> None:
+    read = index.genome[5000:5060] + index.genome[5050:5100]
+    placed = mapper.map_read(index, read)
+    assert placed == mapper.Placement(100 - mapper.GAP_COST, "+", 5000)
+
+
 def test_random_reads_are_not_placed(mapper: Any, index: Any) -> None:
     rng = random.Random(7)
     reads = [junk(rng, rng.randint(30, 300)) for _ in range(2000)]
@@ -119,6 +125,7 @@ def test_chance_decides_how_much_must_match(mapper: Any, bases: int, placements:
 def test_the_demand_rises_with_the_places_and_holds_for_long_reads(mapper: Any) -> None:
     assert mapper.enough_matches(100, 97004) > mapper.enough_matches(100, 600) > 25
     assert 250 < mapper.enough_matches(1000, 97004) < 400
+    assert 2500 < mapper.enough_matches(10000, 97004) < 3000
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
