@@ -76,7 +76,7 @@ class FailedJobsException(ToilcacheError):
 
     def __init__(self, job_store_locator: str, failed_jobs: Sequence[object], exit_code: int = 1) -> None:
         """Take the job store, the failed jobs' descriptions and the exit code meant for the process."""
-        names = ", ".join(show(job) for job in failed_jobs[:3])
+        names = ", ".join(one_line(str(job)) for job in failed_jobs[:3])
         more = f" and {len(failed_jobs) - 3} more" if len(failed_jobs) > 3 else ""
         noun = "job" if len(failed_jobs) == 1 else "jobs"
         listed = f" ({names}{more})" if names else ""

@@ -21,7 +21,7 @@ class Runner:
 
         The job store is the first positional argument, or ``--jobStore`` with ``jobstore_as_flag``.
         """
-        parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        parser = argparse.ArgumentParser()
         Runner.addToilOptions(parser, jobstore_as_flag)
         return parser
 

@@ -1,4 +1,4 @@
-"""An open workflow: its job store, this node's directories, the lead over it. The parts are put together here.
+"""An open workflow: its job store, this node's directories, the lead over it. The parts meet here.
 
 Knows every part's constructor. ``toilcache.workflow`` is the face of it that scripts import; this module is
 imported when a workflow is opened, so that a worker which imports the script does not load a leader.

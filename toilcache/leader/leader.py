@@ -63,6 +63,7 @@ class Leader:
         self._backing_off = 0
         self._stop: WorkflowStopped | None = None
         self._resuming = False
+        self._overdue: dict[str, str] = {}
         self.counts = Counts()
 
     def run(self, root: JobDescription, *, resume: bool, adopted: Sequence[tuple[str, int]] = ()) -> None:
@@ -173,6 +174,8 @@ class Leader:
         try:
             self._adapter.check(request)
         except InsufficientSystemResources as error:
+            node.desc.failure = str(error)
+            self._reporter.failure(self._store, node.desc, 0)
             self._give_up(node, str(error))
             return None
         node.state = State.ISSUED
@@ -265,7 +268,7 @@ class Leader:
         def give_up_attempt(desc: JobDescription) -> None:
             if self._attempts.is_charged(node, update.reason):
                 desc.setupJobAfterFailure(exit_reason=update.reason)
-            desc.failure = update.detail
+            desc.failure = self._overdue.pop(node.id, update.detail)
             desc.logJobStoreFileID = log_id
 
         newest = self._attempts.take_slot(node, give_up_attempt)
@@ -306,7 +309,6 @@ class Leader:
         self._failed.append(node)
         self.counts.failed += 1
         self._journal.note("give-up", node.id, why=why)
-        self._reporter.gave_up(node.desc, why)
 
     # After a sync
 
@@ -369,6 +371,10 @@ class Leader:
         late = [job_id for job_id, seconds in self._adapter.running().items() if seconds > limit]
         if late:
             self._check_run()
+            for job_id in late:
+                node = self._attempts.current(job_id)
+                if node is not None:
+                    self._overdue[node.id] = f"was killed: it ran longer than --maxJobDuration {limit:g} s"
             self._adapter.cancel(late)
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:

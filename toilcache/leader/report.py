@@ -69,8 +69,11 @@ class Reporter:
 
     def failure(self, store: AbstractJobStore, desc: JobDescription, left: int) -> None:
         """Show that an attempt failed, why, and the last lines it printed."""
-        then = f"{left} {'try' if left == 1 else 'tries'} left" if left else "no tries left"
-        logger.warning("job %s failed: %s (%s)", desc, desc.failure, then)
+        if left:
+            tries = "try" if left == 1 else "tries"
+            logger.warning("job %s failed: %s (%d %s left)", desc, desc.failure, left, tries)
+        else:
+            logger.error("job %s failed for good: %s", desc, desc.failure)
         for level, text in desc.messages:
             logger.log(level, "%s: %s", desc.displayName, text)
         log = _read_log(store, desc)
@@ -78,12 +81,10 @@ class Reporter:
             return
         self._export(f"{desc.displayName}-{desc.jobStoreID}-v{desc.version - 1}", log)
         lines = log.decode(errors="replace").splitlines()
+        if len(lines) == 1 and (desc.failure or "").strip() in lines[0]:
+            return  # it says nothing more than the line above
         shown = "\n".join("    | " + line for line in lines[-LAST_LINES:])
         logger.warning("last lines of its log (%d in all):\n%s", len(lines), shown)
-
-    def gave_up(self, desc: JobDescription, why: str) -> None:
-        """Say that a job will not be tried again in this run."""
-        logger.error("job %s failed for good: %s", desc, why)
 
     def _export(self, name: str, content: bytes) -> None:
         if self._write_logs is None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import sys
 
-from toilcache import errors
-from toilcache.errors import ConcurrentFileModificationException, NoSuchJobException, ToilcacheError
+from toilcache.errors import ConcurrentFileModificationException, NoSuchJobException
 from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.job.body import dumps
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.job.job import Job, run_job
 from toilcache.worker.commit import commit_patiently
+from toilcache.worker.failures import describe, print_traceback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class _Run:
 
     def _fail(self, error: BaseException, file_store: AbstractFileStore | None) -> int:
         """Write the failure as a record of its own, so that the leader learns it from the store."""
-        sys.__excepthook__(type(error), error, error.__traceback__)
+        print_traceback(error)
         if file_store is not None and file_store.accesses:
             print(file_store.describe_accesses(), file=sys.stderr)
         sys.stderr.flush()
@@ -172,18 +172,6 @@ class _Run:
         ):
             stream.write(text)
         desc.logJobStoreFileID = str(file_id)
-
-
-def describe(error: BaseException) -> str:
-    """Say in one line what went wrong in a job."""
-    if isinstance(error, SystemExit):
-        return f"called sys.exit({error.code!r}); a job must return"
-    if isinstance(error, KeyboardInterrupt):
-        return "was interrupted (SIGINT)"
-    text = errors.one_line(str(error))
-    if isinstance(error, ToilcacheError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _may_follow(candidate: JobDescription, reserved: JobDescription) -> bool:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import sys
 
+import toilcache.file_store.plain
+import toilcache.job.functions
+import toilcache.job.saving  # noqa: F401  what every job needs is imported once, before any fork
 from toilcache.job.module import ModuleDescriptor
 from toilcache.job_store.file_job_store import FileJobStore
 
