@@ -13,15 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-_DEPTH = 50
+DEPTH = 50
+"""So deep is looked for the part at fault."""
 _SCALARS = (int, float, complex, str, bytes, bool, type(None))
 
 
-def blame(obj: object, fails: Callable[[Any], bool]) -> str:
+def blame(obj: object, fails: Callable[[Any], bool], depth: int = DEPTH) -> str:
     """Name the innermost part that fails by itself, such as "argument 2 'conn' ['lock'] (_thread.lock)"."""
     labels: list[str] = []
     culprit: Any = obj
-    for _ in range(_DEPTH):
+    for _ in range(depth):
         found = next(((label, part) for label, part in _parts(culprit) if _is_suspect(part, fails)), None)
         if found is None:
             break

@@ -157,10 +157,11 @@ def _python() -> str:
 def _blamed(obj: object, owner: object, error: Exception) -> JobException:
     from toilcache.job.blame import blame
 
-    where = blame(obj, _fails)
+    too_deep = isinstance(error, RecursionError)
+    where = blame(obj, _fails, depth=1) if too_deep else blame(obj, _fails)
     if isinstance(error, _Refused):
         return JobException(f"cannot save {owner}: {where} {error}")
-    reason = "it is nested too deeply" if isinstance(error, RecursionError) else one_line(str(error))
+    reason = "it is nested too deeply" if too_deep else one_line(str(error))
     return JobException(f"cannot save {owner}: {where} cannot be pickled: {reason}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import chain
 
-from toilcache.errors import JobException
+from toilcache.errors import JobException, show
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.job.identifiers import Names, TemporaryID
 from toilcache.job.requirements import Requirer
@@ -121,8 +121,8 @@ class JobDescription(Requirer):
 
     def __str__(self) -> str:
         """Name the job for a person, with its id and version."""
-        unit = f" {self.unitName}" if self.unitName else ""
-        return f"'{self.displayName}'{unit} {self.jobStoreID} v{self.version}"
+        unit = f" {show(self.unitName)}" if self.unitName else ""
+        return f"{self.displayName!r}{unit} {self.jobStoreID} v{self.version}"
 
     def __repr__(self) -> str:
         """Show kind and names."""

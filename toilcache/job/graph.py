@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 CHILD, FOLLOW_ON = 1, 2
 """Kinds of links, as `Job._predecessors` has them; their sum where a job is both."""
 
+_CYCLE_SHOWN = 6
+
 
 def new_jobs(job: Job) -> list[Job]:
     """This job and the unsaved ones below it, services included, each after the job that led to it."""
@@ -76,7 +78,7 @@ def check_one_root(jobs: list[Job]) -> None:
 def check_checkpoints(jobs: Iterable[Job]) -> None:
     """Raise JobGraphDeadlockException for an unsaved checkpoint job that has successors already."""
     for job in jobs:
-        if (job._children or job._follow_ons) and not job._is_saved and job.checkpoint:
+        if (job._children or job._follow_ons) and not (job._is_saved or job._is_loaded) and job.checkpoint:
             raise JobGraphDeadlockException(
                 f"cannot run checkpoint {job}: it has successors before it ran; add them inside its run"
             )
@@ -90,10 +92,9 @@ def check_acyclic(jobs: list[Job]) -> None:
     """
     started = starting_order(jobs)
     if len(started) < len(jobs):
-        cycle = " -> ".join(str(job) for job in _a_cycle(jobs, set(started)))
         raise JobGraphDeadlockException(
-            f"cannot run the graph of {jobs[0]}: it has a cycle ({cycle}); a job cannot wait for itself, "
-            "nor can a follow-on be needed by what its own job's children lead to"
+            f"cannot run the graph of {jobs[0]}: it has a cycle ({_a_cycle(jobs, set(started))}); "
+            "a job cannot wait for itself, nor can a follow-on be needed by what its own job's children lead to"
         )
 
 
@@ -171,12 +172,39 @@ class _Walk:
         return left == 0
 
 
-def _a_cycle(jobs: list[Job], started: set[Job]) -> list[Job]:
-    """Some jobs that wait for each other, the first again at the end; at most six."""
-    walk: dict[Job, None] = {}
+def _a_cycle(jobs: list[Job], started: set[Job]) -> str:
+    """Name some jobs that wait for each other, the first again at the end."""
+    walk: dict[Job, str] = {}
     job = next(job for job in jobs if job not in started)
     while job not in walk:
-        walk[job] = None
-        job = next((found for found in job._predecessors or () if found not in started), job)
-    path = list(walk)
-    return [*path[path.index(job) :][::-1][:5], job]
+        other, through = _waits_for(job, started)
+        walk[job] = through
+        job = other
+    path = list(walk)[list(walk).index(job) :]
+    steps = [step for found in path for step in (str(found), walk[found]) if step]
+    return " -> ".join([*steps[:_CYCLE_SHOWN], *(["..."] if len(steps) > _CYCLE_SHOWN else []), str(job)])
+
+
+def _waits_for(job: Job, started: set[Job]) -> tuple[Job, str]:
+    """A job that has to come before this one and cannot start either, and whose children lead to it."""
+    predecessors = job._predecessors or {}
+    for parent in predecessors:
+        if parent not in started:
+            return parent, ""
+    for parent, kind in predecessors.items():
+        for found in _below(parent._children or ()) if kind & FOLLOW_ON else ():
+            if found not in started:
+                return found, f"children of {parent}"
+    return job, ""
+
+
+def _below(jobs: Iterable[Job]) -> list[Job]:
+    order = list(jobs)
+    seen = set(order)
+    for found in order:
+        for linked in (found._children, found._follow_ons):
+            for other in linked or ():
+                if other not in seen:
+                    seen.add(other)
+                    order.append(other)
+    return order

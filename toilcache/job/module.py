@@ -11,7 +11,7 @@ import sys
 from collections import namedtuple
 from functools import lru_cache
 
-from toilcache.errors import JobException
+from toilcache.errors import JobException, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def main_object(module: str, qualname: str) -> Any:
     except AttributeError:
         where = getattr(owner, "__file__", module)
         raise JobException(
-            f"cannot find {qualname!r} in {where}; did the script change since the start?"
+            f"cannot find {qualname!r} in {show(where)}; did the script change since the start?"
         ) from None
     return value
 
@@ -170,7 +170,7 @@ def _source(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise JobException(
-            f"cannot load the workflow's script {path!r}: {error.strerror}; "
+            f"cannot load the workflow's script {show(path)}: {error.strerror}; "
             "is its directory visible on this node?"
         ) from error
 

@@ -49,6 +49,10 @@ class Promise:
             )
         return fulfil, (job_id, self._path)
 
+    def __bool__(self) -> bool:
+        """True, so that `promise or default` keeps the promise."""
+        return True
+
     def __repr__(self) -> str:
         """Show job and path."""
         return f"Promise({self._job}{''.join(f', {key!r}' for key in self._path)})"
