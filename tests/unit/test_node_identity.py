@@ -236,3 +236,11 @@ def test_release_after_the_directory_went(base: str) -> None:
 
 def test_names_come_from_the_kernel(base: str) -> None:
     assert identity._NAME.fullmatch(get_process_name(base))
+
+
+def test_two_who_ask_at_once_do_not_take_each_other_for_the_owner(base: str) -> None:
+    get_process_name(base)
+    dead = "2" * 16
+    with open(os.path.join(base, "names", dead), "w") as asker:
+        fcntl.flock(asker, fcntl.LOCK_SH)
+        assert not process_name_exists(base, dead)

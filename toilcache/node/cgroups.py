@@ -57,7 +57,8 @@ def group_dirs(mounts: list[Mount], membership: str, controller: str) -> list[st
             continue
         path = paths.get("" if v2 else controller, "/")
         inside = os.path.relpath(path, mount.root)
-        parts = [] if inside.startswith("..") or inside == "." else inside.split("/")
+        outside = inside.startswith("..") or path.startswith("/..")
+        parts = [] if outside or inside == "." else inside.split("/")
         dirs += ["/".join([mount.point.rstrip("/"), *parts[:n]]) for n in range(len(parts), -1, -1)]
     return dirs
 
