@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -31,10 +32,11 @@ from mapper import (
     table_rows,
 )
 
-from toilcache import Job, Toil
+from toilcache import FileID, Job, Toil
 
 DATA = Path(__file__).resolve().parent / "data"
 SMALL = {"cores": 1, "memory": "256 MiB", "disk": "64 MiB"}
+INPUTS = ("genome", "reads1", "reads2", "answers")
 OTHER_JOBS = 3  # besides the mapping jobs: the root, the index, the merge
 
 
@@ -60,8 +62,8 @@ def map_slice(job: Job, index_file: str, reads1: str, reads2: str, part: int, pa
     """Map every `parts`-th read pair, from number `part` on, and write a table of positions."""
     with open(job.fileStore.readGlobalFile(index_file), "rb") as stream:
         index = load_index(stream)
-    mates = [job.fileStore.readGlobalFile(reads) for reads in (reads1, reads2)]
-    pairs = read_pairs(*mates, part=part, parts=parts)
+    first, second = (job.fileStore.readGlobalFile(reads) for reads in (reads1, reads2))
+    pairs = read_pairs(first, second, part, parts)
     rows = [table_rows(pair.name, map_pair(index, pair.first, pair.second)) for pair in pairs]
     return _write_table(job, rows)
 
@@ -102,12 +104,20 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--answers", default=str(DATA / "bowtie2-2.5.0.tsv.gz"), help="table to compare with")
     group.add_argument("--parts", type=int, default=16, help="number of mapping jobs (default: 16)")
     group.add_argument("--output", metavar="FILE", help="write the table of positions to FILE")
-    options = parser.parse_args(argv)
+    options: argparse.Namespace = parser.parse_args(argv)
     if options.parts < 1:
         parser.error(f"cannot map in {options.parts} parts; give 1 or more")
     if options.restart and options.jobStore is None:
         parser.error("cannot restart a temporary job store; name the store with --jobStore")
     return options
+
+
+def import_input(toil: Toil, source: str) -> FileID | None:
+    """Bring an input into the job store; one that cannot be read ends the script with a sentence."""
+    try:
+        return toil.import_file(source)
+    except OSError as error:
+        sys.exit(f"demo.py: error: cannot read {source}: {error.strerror or error}; name a file or a URL")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -117,11 +127,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="toilcache-demo-"))
             options.jobStore = os.path.join(directory, "store")
         toil = stack.enter_context(Toil(options))
+        result: dict[str, Any]
         if options.restart:
             result = toil.restart()
         else:
-            names = "genome", "reads1", "reads2", "answers"
-            files = {name: toil.import_file(getattr(options, name)) for name in names}
+            files = {name: import_input(toil, getattr(options, name)) for name in INPUTS}
             result = toil.start(Job.wrapJobFn(map_reads, files, options.parts, **SMALL))
         if options.output:
             toil.export_file(result["table"], os.path.abspath(options.output))

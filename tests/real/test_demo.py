@@ -85,8 +85,19 @@ def test_a_missing_input_is_one_line_that_names_it(here: Path, temporary: Path) 
     done = run("demo.py", "--genome", "no such genome.fa", cwd=here, temporary=temporary)
     assert done.returncode != 0
     assert done.stdout == ""
-    assert "no such genome.fa" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    said = "demo.py: error: cannot read no such genome.fa: No such file or directory; name a file or a URL"
+    assert done.stderr.splitlines() == [said]
+    assert list(temporary.iterdir()) == []
+
+
+def test_an_input_of_another_kind_is_told_without_a_traceback_of_the_script(
+    here: Path, temporary: Path
+) -> None:
+    options = ["--genome", str(DATA / "README.md"), "--retryCount", "0"]
+    done = run("demo.py", *options, cwd=here, temporary=temporary)
+    assert (done.returncode != 0, done.stdout) == (True, "")
+    assert "cannot read a genome: " in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: cannot finish the workflow")
     assert list(temporary.iterdir()) == []
 
 

@@ -236,6 +236,18 @@ def test_bad_options_are_refused(argv: list[str], said: str, capsys: pytest.Capt
 
 
 @pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("option", ["--genome", "--reads1", "--reads2", "--answers"])
+def test_an_input_that_cannot_be_read_is_named(small: list[str], tmp_path: Path, option: str) -> None:
+    missing = str(tmp_path / HOSTILE / "missing")
+    with pytest.raises(SystemExit) as exit_info:
+        run_example("demo.py", *small, option, missing)
+    said = f"demo.py: error: cannot read {missing}: No such file or directory; name a file or a URL"
+    assert exit_info.value.code == said
+    assert FakeJob.ran == []
+    assert not Path(FakeToil.stores[0]).parent.exists()
+
+
+@pytest.mark.usefixtures("engine")
 def test_hello_adds_squares_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_example("hello.py", str(tmp_path / HOSTILE / "store"))
     assert capsys.readouterr().out == "sum of squares: 285\n"
