@@ -1,8 +1,7 @@
-"""Jobs as people use them: links, names, what is only there while a job runs, and the whole API by name."""
+"""Jobs as people use them: links, names, and what is only there while a job runs."""
 
 from __future__ import annotations
 
-import inspect
 
 import pytest
 
@@ -156,61 +155,3 @@ def test_debug_flags_stop_a_job_that_was_only_to_fetch():
     with pytest.raises(FilesDownloadedStoppingPointReached) as caught:
         job.files_downloaded_hook([("/a", "/b")])
     assert caught.value.host_and_job_paths == [("/a", "/b")]
-
-
-API = {
-    "Job": {
-        "addChild": "childJob", "addFollowOn": "followOnJob", "addService": "service parentService=None",
-        "hasService": "service", "addChildFn": "fn *args **kwargs", "addFollowOnFn": "fn *args **kwargs",
-        "addChildJobFn": "fn *args **kwargs", "addFollowOnJobFn": "fn *args **kwargs", "log": "text level=20",
-        "wrapFn": "fn *args **kwargs", "wrapJobFn": "fn *args **kwargs",
-        "encapsulate": "name=None", "rv": "*path",
-        "prepareForPromiseRegistration": "jobStore",
-        "checkJobGraphForDeadlocks": "", "getRootJobs": "",
-        "checkJobGraphConnected": "", "checkJobGraphAcylic": "", "checkNewCheckpointsAreLeafVertices": "",
-        "defer": "function *args **kwargs", "getTopologicalOrderingOfJobs": "", "saveBody": "jobStore",
-        "saveAsRootJob": "jobStore", "loadJob": "job_store job_description", "set_debug_flag": "flag",
-        "files_downloaded_hook": "host_and_job_paths=None", "assignConfig": "config", "run": "fileStore",
-        "check_initialized": "", "hasChild": "childJob", "hasFollowOn": "followOnJob",
-        "hasPredecessor": "job",
-    },
-    "Service": {"start": "job", "stop": "job", "check": ""},
-    "JobDescription": {
-        "get_chain": "", "serviceHostIDsInBatches": "", "successorsAndServiceHosts": "", "allSuccessors": "",
-        "successors_by_phase": "", "has_body": "", "attach_body": "file_store_id user_script", "get_body": "",
-        "detach_body": "", "nextSuccessors": "", "filterSuccessors": "predicate",
-        "filterServiceHosts": "predicate",
-        "clear_nonexistent_dependents": "job_store", "is_subtree_done": "", "replace": "other",
-        "assert_is_not_newer_than": "other", "is_updated_by": "other", "addChild": "childID",
-        "addFollowOn": "followOnID", "addServiceHostJob": "serviceID parentServiceID=None",
-        "hasChild": "childID",
-        "hasFollowOn": "followOnID", "hasServiceHostJob": "serviceID", "renameReferences": "renames",
-        "addPredecessor": "", "onRegistration": "jobStore", "pre_update_hook": "",
-        "setupJobAfterFailure": "exit_status=None exit_reason=None", "getLogFileHandle": "jobStore",
-        "clearRemainingTryCount": "",
-    },
-}  # fmt: skip
-CONSTRUCTORS = {
-    Job: "memory=None cores=None disk=None accelerators=None preemptible=None preemptable=None unitName='' "
-    "checkpoint=False displayName='' descriptionClass=None local=None",
-    Job.Service: "memory=None cores=None disk=None accelerators=None preemptible=None unitName=None",
-    JobDescription: "requirements jobName unitName='' displayName='' local=None",
-}
-PROPERTIES = {
-    Job: "jobStoreID description memory cores disk accelerators preemptible checkpoint tempDir fileStore",
-    JobDescription: "services remainingTryCount memory cores disk accelerators preemptible",
-}
-
-
-def parameters(function):
-    found = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
-    return " ".join(str(p.replace(annotation=p.empty)) for p in found)
-
-
-@pytest.mark.parametrize("kind", [Job, Job.Service, JobDescription], ids=lambda kind: kind.__name__)
-def test_the_specified_names_take_the_specified_parameters(kind):
-    for name, expected in API[kind.__name__].items():
-        assert parameters(getattr(kind, name)) == expected, name
-    assert parameters(kind.__init__) == CONSTRUCTORS[kind]
-    for name in PROPERTIES.get(kind, "").split():
-        assert isinstance(getattr(kind, name), property), name

@@ -94,7 +94,7 @@ def check_acyclic(jobs: list[Job]) -> None:
     if len(started) < len(jobs):
         raise JobGraphDeadlockException(
             f"cannot run the graph of {jobs[0]}: it has a cycle ({_a_cycle(jobs, set(started))}); "
-            "a job cannot wait for itself, nor can a follow-on be needed by what its own job's children lead to"
+            "a job cannot wait for itself, nor a follow-on be needed by what its own job's children lead to"
         )
 
 
