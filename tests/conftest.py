@@ -7,6 +7,8 @@ is expected to bring everything up: there a skipped one is a failure.
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 TESTBED = os.environ.get("TESTBED") == "1"
+OWN_TEMP = pytest.StashKey[str]()
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 
 # The same examples on every run, and no time limit: a slow machine is not a fault.
@@ -22,14 +25,28 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
     """Hide the person's own configuration from the tests and from every process they start."""
     home = CACHE / "home"
     home.mkdir(parents=True, exist_ok=True)
     os.environ |= {"HOME": str(home), "HYPOTHESIS_STORAGE_DIRECTORY": str(CACHE / "hypothesis")}
     os.environ.pop("XDG_CONFIG_HOME", None)
+    if config.option.basetemp is None:
+        config.option.basetemp = config.stash[OWN_TEMP] = tempfile.mkdtemp(prefix="toilcache-tests-")
     for name in [name for name in os.environ if name.startswith("TOILCACHE_")]:
         del os.environ[name]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remove the temporary directory, unless a person may want to look at what failed.
+
+    By rm, not by pytest: tests make directories too deep for a function that calls itself.
+    """
+    place = session.config.stash.get(OWN_TEMP, None)
+    if place is not None and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        subprocess.run(["rm", "-rf", "--", place], check=False)
 
 
 def missing_for_real_tests() -> str | None:
@@ -71,6 +88,9 @@ def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say, as the last lines before pytest's own, which tests did not run and why."""
+    place = config.stash.get(OWN_TEMP, None)
+    if place is not None and os.path.isdir(place):
+        terminalreporter.write_line(f"kept for a look: {place}")
     left_out: Counter[str] = Counter()
     for report in terminalreporter.stats.get("skipped", []):
         left_out[skip_reason(report)] += 1

@@ -89,6 +89,8 @@ def run_planted_tests(place: Path, text: str, *options: str, **environment: str)
     (place / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "conftest.py", place / "tests")
     (place / "tests" / "test_planted.py").write_text(text)
+    (place / "temporary").mkdir()
+    environment["TMPDIR"] = str(place / "temporary")
     code, output = run([sys.executable, "-m", "pytest", *options], cwd=place, **environment)
     return code, output.splitlines()
 
@@ -98,6 +100,18 @@ def test_a_warning_is_an_error(tmp_path: Path) -> None:
     code, lines = run_planted_tests(tmp_path, text)
     assert code == 1
     assert "1 failed" in lines[-1]
+
+
+@pytest.mark.parametrize(("verdict", "kept"), [("True", 0), ("False", 1)])
+def test_temporary_files_are_kept_for_a_look_only_after_a_failure(
+    verdict: str, kept: int, tmp_path: Path
+) -> None:
+    text = f"def test_it(tmp_path):\n    (tmp_path / 'file').touch()\n    assert {verdict}\n"
+    code, lines = run_planted_tests(tmp_path, text)
+    assert code == kept
+    left = list((tmp_path / "temporary").iterdir())
+    assert [line for line in lines if line.startswith("kept")] == [f"kept for a look: {p}" for p in left]
+    assert len(left) == kept
 
 
 def test_an_unknown_mark_is_an_error(tmp_path: Path) -> None:
