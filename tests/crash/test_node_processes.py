@@ -66,6 +66,19 @@ def test_marked_processes_end_and_others_live(start: Start) -> None:
     assert end_marked_processes(MARKER) == []
 
 
+def test_who_ends_the_others_is_spared(start: Start) -> None:
+    body = """
+from toilcache.node.machine import end_marked_processes
+say("here")
+say(end_marked_processes(sys.argv[1]))
+"""
+    other = start(WAIT)
+    ender = start(body, MARKER)
+    assert ender.stdout
+    assert ender.stdout.readline() == f"[{other.pid}]\n"
+    assert ender.wait() == 0
+
+
 def test_part_of_a_marker_is_no_marker(start: Start) -> None:
     process = start(WAIT)
     assert end_marked_processes(MARKER[:-1]) == []

@@ -331,6 +331,26 @@ def test_who_waits_for_a_removal_gets_whole_new_directories(
     assert node.left() == []
 
 
+def test_directories_removed_while_one_takes_them_are_made_again(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clean-up that was told of another coordination directory, and so holds another lock."""
+    dirs, lock = node.dirs(), LockFile.lock
+    removed: list[str] = []
+
+    def remove_first(self: LockFile, *, shared: bool, wait: bool) -> bool:
+        if self.path == dirs.work and not removed:
+            removed.append(self.path)
+            robust_rmtree(dirs.work)
+        return lock(self, shared=shared, wait=wait)
+
+    monkeypatch.setattr(LockFile, "lock", remove_first)
+    with dirs.hold():
+        assert removed
+        assert os.path.isdir(dirs.jobs)
+        assert not cleanup(WORKFLOW, str(node.work))
+
+
 class Crash(BaseException):
     """What a kill looks like from inside."""
 
@@ -353,6 +373,15 @@ def crash_at(number: int, patch: pytest.MonkeyPatch) -> list[int]:
     return steps
 
 
+def assert_whole_or_gone(dirs: NodeDirs) -> None:
+    assert sorted(os.listdir(dirs.work)) == ["jobs", "node"] if os.path.exists(dirs.work) else True
+    assert (
+        sorted(os.listdir(dirs.coordination)) == ["hosts", "runs"]
+        if os.path.exists(dirs.coordination)
+        else True
+    )
+
+
 @pytest.mark.parametrize("verb", ["hold", "cleanup"])
 def test_a_crash_at_any_step_leaves_nothing_that_the_next_cannot_use_or_remove(node: Node, verb: str) -> None:
     number = 0
@@ -370,6 +399,8 @@ def test_a_crash_at_any_step_leaves_nothing_that_the_next_cannot_use_or_remove(n
             else:
                 break
         assert steps[0] >= number
+        if verb == "cleanup":
+            assert_whole_or_gone(node.dirs())
         with node.dirs().hold() as hold:
             assert os.path.isdir(hold.dirs.jobs)
             assert os.path.isdir(hold.dirs.notes)

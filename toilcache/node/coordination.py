@@ -15,6 +15,7 @@ from it.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -105,11 +106,13 @@ class NodeHold:
         self.dirs = dirs
         with ExitStack() as stack:
             stack.enter_context(_lock_shared(dirs.lock_path))
-            dirs.make()
+            while True:
+                dirs.make()
+                kept = [stack.enter_context(_keep(path)) for path in (dirs.coordination, dirs.work)]
+                if all(directory.is_at() for directory in kept):
+                    break
             if run is not None:
                 _touch(os.path.join(dirs.coordination, _RUNS, str(int(run))))
-            for path in (dirs.coordination, dirs.work):
-                stack.enter_context(_keep(path))
             self._locks = stack.pop_all()
 
     def close(self) -> None:
@@ -268,22 +271,16 @@ def _lock_shared(path: str) -> LockFile:
 
 
 def _keep(path: str) -> LockFile:
-    """Hold a directory itself shared where its file system has locks worth the name."""
-    while True:
-        directory = LockFile(path, _DIRECTORY)
-        if is_network_type(file_system_type(path)):
-            return directory
-        try:
+    """Hold a directory itself shared, where its file system has locks worth the name."""
+    directory = LockFile(path, _DIRECTORY)
+    try:
+        if not is_network_type(file_system_type(path)):
             directory.lock(shared=True, wait=True)
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                return directory
+    except OSError as error:
+        if error.errno not in NO_LOCKS and error.errno != errno.ENOENT:
             directory.close()
             raise
-        if directory.is_at():
-            return directory
-        directory.close()
-        _make_own_dir(path)
+    return directory
 
 
 def _make_own_dir(path: str) -> None:
