@@ -153,7 +153,7 @@ class JobRecords(StoreCore):
         token, state = records.decode(data, self._backend.where(key))
         description = self._unpickle(state, self._backend.where(key))
         description.version, description.token = version, token.hex()
-        # Who loads anew may try again, since each write looks at what it builds on; a refused attempt may not.
+        # Who loads anew may try again, as each write looks at what it builds on; a refused attempt may not.
         self._refused.discard(job_id)
         if self._config is not None:
             description.assignConfig(self._config)

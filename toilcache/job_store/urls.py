@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-from toilcache.errors import ToilcacheError, show
+from toilcache.errors import ToilcacheError, one_line, show
 from toilcache.io import atomic_copyobj, atomic_create, reflink, write_all
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import IO, Any, BinaryIO, NoReturn
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_FILE = re.compile(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
+_FILE = re.compile(r"file:(?://(?P<host>[^/]*)(?=/)|(?!//))(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9/._~-]*")
 _PLUGINS = {
     "s3": "toilcache[s3]",
@@ -179,10 +179,10 @@ def _remote(uri: str) -> tuple[Any, str]:
     except ImportError as error:
         package = _PLUGINS.get(scheme)
         advice = f"pip install '{package}'" if package else "install the fsspec plug-in that serves it"
-        raise UrlError(f"cannot open {show(uri)}: {error}; {advice}") from error
+        raise UrlError(f"cannot open {show(uri)}: {one_line(str(error))}; {advice}") from error
     except ValueError as error:
         raise UrlError(
-            f"cannot open {show(uri)}: {error}; install the fsspec plug-in that serves it"
+            f"cannot open {show(uri)}: {one_line(str(error))}; install the fsspec plug-in that serves it"
         ) from error
     return system, name
 
@@ -199,4 +199,4 @@ def _ask(uri: str, verb: Any, *arguments: Any, **options: Any) -> Any:
 
 
 def _fail(uri: str, error: Exception) -> NoReturn:
-    raise UrlError(f"cannot reach {show(uri)}: {type(error).__name__}: {error}") from error
+    raise UrlError(f"cannot reach {show(uri)}: {type(error).__name__}: {one_line(str(error))}") from error
