@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 INLINE_BODY = "body:"
 """Prefix of the file id that `get_body` gives for a body that travels inside the description."""
 
-_UNSAVED = ("_config", "new_successors")
 _OMITTED_IF_EMPTY = (
     *(
         "unitName",
@@ -63,8 +62,6 @@ class JobDescription(Requirer):
     """Whether it runs on the leader's machine."""
     chained_to: str | None = None
     """Id of the successor that the same worker goes on with."""
-    new_successors: Mapping[str, JobDescription] | None = None
-    """Descriptions of the successors that this process has just made, by id; never saved."""
     failure: str | None = None
     """One line about the last failure."""
     logJobStoreFileID: str | None = None
@@ -94,8 +91,7 @@ class JobDescription(Requirer):
     def __getstate__(self) -> dict[str, Any]:
         """All that differs from a fresh description, so that small jobs make small records."""
         state = self.__dict__.copy()
-        for name in _UNSAVED:
-            state.pop(name, None)
+        state.pop("_config", None)
         for name in _OMITTED_IF_EMPTY:
             if not state[name]:
                 del state[name]

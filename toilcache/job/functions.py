@@ -158,6 +158,8 @@ class EncapsulatedJob(Job):
     Its return value is the enclosed job's.
     """
 
+    _promisor: str
+
     def __init__(self, job: Job | None, unitName: str | None = None) -> None:
         """Enclose the job, whose successors may also be added later."""
         super().__init__(**_SMALL, unitName=unitName)  # type: ignore[arg-type]
@@ -169,8 +171,12 @@ class EncapsulatedJob(Job):
         super().addFollowOn(self._last)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: it only stands for others."""
-        return {}
+        """The id of the job it stands for, not a promise: that job runs later than this one."""
+        return {"_promisor": self.rv().job_id}
+
+    def run(self, fileStore: AbstractFileStore) -> Promise:
+        """Promise what the enclosed job returns."""
+        return Promise(self._promisor)
 
     def body_parts(self) -> list[tuple[str, Any]]:
         """Nothing that could fail to be saved."""

@@ -54,7 +54,6 @@ def save_new_successors(job: Job, store: AbstractJobStore) -> None:
         return
     job.checkJobGraphForDeadlocks()
     _save(jobs[1:], jobs, store)
-    job.description.new_successors = {str(new.jobStoreID): new.description for new in jobs[1:]}
 
 
 def _save(jobs: list[Job], renamed: list[Job], store: AbstractJobStore) -> None:
