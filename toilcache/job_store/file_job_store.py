@@ -81,8 +81,10 @@ class FileJobStore(BackedJobStore):
         trust.
         """
         try:
-            self._check_version()
+            if self._entries() is None:
+                raise NoSuchJobStoreException(self.locator)
             self._check_owner()
+            self._check_version()
         except OSError as error:
             raise self._unavailable(error) from error
         super().resume()
