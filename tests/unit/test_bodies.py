@@ -284,11 +284,15 @@ def test_classes_without_a_name_travel_by_value():
     assert resolve_values(store, [store.root])[store.root] == 2
 
 
-def test_an_interactive_main_program_travels_by_value(clean_modules):
+@pytest.mark.parametrize("file", [None, "<stdin>"])
+def test_an_interactive_main_program_travels_by_value(clean_modules, file):
     main = types.ModuleType("__main__")
+    main.__file__ = file
     sys.modules["__main__"] = main
     exec("def f(x):\n    return x + g(x)\ndef g(x):\n    return 10 * x\n", main.__dict__)
     assert main_import_name() is None
+    with pytest.raises(JobException, match="main program's file"):
+        ModuleDescriptor.forModule("__main__")
     store = DictStore()
     Job.wrapFn(main.f, 2).saveAsRootJob(store)
     assert store.load_job(store.root).get_body()[1] is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from tests.unit.job_fakes import DictStore, FakeFileStore, identity, run_one
@@ -152,6 +151,6 @@ def test_debug_flags_stop_a_job_that_was_only_to_fetch():
     job.files_downloaded_hook([("/a", "/b")])
     job.set_debug_flag("download_only")
     assert job.has_debug_flag("download_only")
-    with pytest.raises(FilesDownloadedStoppingPointReached) as caught:
+    with pytest.raises(FilesDownloadedStoppingPointReached, match="input files only") as caught:
         job.files_downloaded_hook([("/a", "/b")])
     assert caught.value.host_and_job_paths == [("/a", "/b")]

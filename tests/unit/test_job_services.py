@@ -43,7 +43,7 @@ class Server(Job.Service):
 def server(monkeypatch):
     monkeypatch.setattr(Server, "events", [])
     monkeypatch.setattr(Server, "end", "told")
-    monkeypatch.setattr(service_host, "POLL_SECONDS", 0)
+    monkeypatch.setattr(service_host, "sleep", lambda seconds: Server.events.append(f"slept {seconds:g}"))
     return Server(memory="1 GiB", cores=2, unitName="main db")
 
 
@@ -134,7 +134,7 @@ def test_the_start_value_is_there_while_the_service_runs(server):
         patch.setattr(Server, "check", check)
         assert run_job(host, FakeFileStore(store)) == {"port": 80}
     assert seen == [{"port": 80}]
-    assert Server.events == ["start", "check", "stop"]
+    assert Server.events == ["start", "check", "slept 1", "stop"]
 
 
 def test_a_service_that_ends_by_itself_is_a_success(server):

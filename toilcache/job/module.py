@@ -60,14 +60,13 @@ class ModuleDescriptor(_Descriptor):
 
     @classmethod
     def _for_main(cls) -> ModuleDescriptor:
-        name = main_import_name() or MAIN_NAME
-        main = sys.modules["__main__"]
-        file = getattr(main, "__file__", None)
-        if not file:
+        name = main_import_name()
+        main: Any = sys.modules["__main__"]
+        if name is None or getattr(main, "__file__", None) is None:
             raise JobException(
                 "cannot find the file of the main program; jobs need code that stands in a file"
             )
-        directory, script = os.path.split(os.path.abspath(file))
+        directory, script = os.path.split(os.path.abspath(main.__file__))
         if name == MAIN_NAME:
             sys.modules.setdefault(MAIN_NAME, main)
             return cls(directory, MAIN_NAME, False, script)
