@@ -59,13 +59,11 @@ class Config:
     retryCount: int
     retryBackoff: float
     maxJobDuration: float | None
-    badWorker: float
     logLevel: str
     logFile: str | None
     writeLogs: str | None
     writeLogsFromAllJobs: bool
     disableProgress: bool
-    stats: bool
 
     def __init__(self, **values: Any) -> None:
         """Take every option's default, but the values given here; ConfigError on a name that is none."""

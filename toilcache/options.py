@@ -16,7 +16,6 @@ from toilcache.readers import (
     parse_bool,
     parse_clean,
     parse_count,
-    parse_fraction,
     parse_locator,
     parse_log_level,
     parse_names,
@@ -128,7 +127,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             parse_clean,
             "always",
             "WHEN",
-            "when a job's temporary directory is removed after it ended: always, onError, never or onSuccess",
+            "when temporary files are removed: a job's directory after the job, a node's after the workflow; "
+            "always, onError, never or onSuccess",
         ),
     ),
     "directories": (
@@ -261,14 +261,6 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "TIME",
             "a job that runs longer has failed; in seconds or as 90min (default: no limit)",
         ),
-        Option(
-            "badWorker",
-            parse_fraction,
-            0.0,
-            "FRACTION",
-            "for tests: let this fraction of the workers, 0 to 1, be killed at random",
-            show="{:g}".format,
-        ),
     ),
     "messages": (
         Option(
@@ -294,7 +286,6 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "with --writeLogs: write what every job printed, not only the failed ones",
         ),
         Option("disableProgress", parse_bool, False, "", "show no progress line on a terminal"),
-        Option("stats", parse_bool, False, "", "record the time and memory of every job in the job store"),
     ),
 }
 

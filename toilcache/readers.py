@@ -6,7 +6,6 @@ the finished value; ConfigError says in one line what is wrong and what to write
 
 from __future__ import annotations
 
-import math
 import os
 import re
 
@@ -48,17 +47,6 @@ def parse_count(value: Any, least: int = 0) -> int:
 def parse_positive_count(value: Any) -> int:
     """Read a whole number, 1 or more."""
     return parse_count(value, least=1)
-
-
-def parse_fraction(value: Any) -> float:
-    """Read a number from 0 to 1."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise ConfigError(f"cannot read {value!r} as a fraction; write a number from 0 to 1")
-    return number
 
 
 def parse_path(value: Any) -> str:
