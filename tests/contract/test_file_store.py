@@ -14,70 +14,24 @@ from typing import Any, cast
 
 import pytest
 
-from tests.fakes.job_stores import KINDS
+from tests.fakes.file_stores import CASE_NAMES, CASES, Bench, bench_of
 from toilcache.config import Config
 from toilcache.errors import ConcurrentFileModificationException, NoSuchFileException
 from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.file_store.plain import NonCachingFileStore
 from toilcache.job.description import JobDescription
 from toilcache.job.job import Job
-from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.job_store.file_id import FileID
 from toilcache.job_store.file_job_store import FileJobStore
-
-FILE_STORES: list[type[AbstractFileStore]] = [NonCachingFileStore]
 
 NAMES = ["-rf", "a b'\"$(x)", "new\nline", "ünï\u202ecode", ".hidden", "x" * 255, "%2e%2e%2f", "..."]
 NOBODY = 65534
 
 
-class Bench:
-    """A job store with one job, and file stores of the kind under test for it."""
-
-    def __init__(self, kind: type[AbstractFileStore], store: AbstractJobStore, home: Path) -> None:
-        self.kind, self.store, self.home = kind, store, home
-        self.desc = self.new_job()
-
-    def new_job(self) -> JobDescription:
-        desc = JobDescription({"memory": "10 MB", "cores": 1, "disk": "10 MB"}, "the job\n'")
-        self.store.assign_job_id(desc)
-        self.store.create_job(desc)
-        return desc
-
-    def file_store(
-        self, desc: JobDescription | None = None, wait: Callable[[], Any] = bool
-    ) -> AbstractFileStore:
-        return self.kind(self.store, desc or self.desc, str(self.home), wait)
-
-    def uploaded(
-        self, data: bytes = b"content", executable: bool = False, name: str = "some file.txt"
-    ) -> FileID:
-        """Put a file into the job store, not through a file store."""
-        path = self.home / name
-        path.write_bytes(data)
-        path.chmod(0o755 if executable else 0o644)
-        file_id = self.store.write_file(str(path))
-        path.unlink()
-        return file_id
-
-    def stored(self, file_id: str) -> bytes:
-        with self.store.read_file_stream(file_id) as stream:
-            return stream.read()
-
-
-@pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AbstractJobStore]:
-    made = KINDS[request.param](str(tmp_path / "job store '\"\n"))
-    made.initialize(Config())
-    yield made
-    made.destroy()
-
-
-@pytest.fixture(params=FILE_STORES)
-def bench(request: pytest.FixtureRequest, store: AbstractJobStore, tmp_path: Path) -> Bench:
-    home = tmp_path / "jobs -x\n"
-    home.mkdir()
-    return Bench(request.param, store, home)
+@pytest.fixture(params=CASES, ids=CASE_NAMES)
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    with bench_of(request.param, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
@@ -86,189 +40,6 @@ def fs(bench: Bench) -> Iterator[AbstractFileStore]:
     file_store = bench.file_store()
     with file_store.open(Job()):
         yield file_store
-
-
-# The temporary directory
-
-
-def test_a_job_works_in_its_temporary_directory(bench: Bench) -> None:
-    before, fs = os.getcwd(), bench.file_store()
-    with fs.open(Job()):
-        home = os.getcwd()
-        assert home == fs.localTempDir
-        assert os.path.dirname(home) == str(bench.home)
-        assert stat.S_IMODE(os.stat(home).st_mode) == 0o711
-        Path("left behind").write_text("x")
-        os.chdir("/")
-    assert os.getcwd() == before
-    assert os.listdir(bench.home) == []
-
-
-def test_a_failing_job_leaves_nothing_either(bench: Bench) -> None:
-    before, fs = os.getcwd(), bench.file_store()
-
-    def fail() -> None:
-        with fs.open(Job()):
-            Path(fs.getLocalTempDir(), "x").write_bytes(b"x" * 5000)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert os.getcwd() == before
-    assert os.listdir(bench.home) == []
-    assert fs.get_disk_usage()
-
-
-def test_whatever_the_job_did_to_its_directory_it_goes(bench: Bench) -> None:
-    fs = bench.file_store()
-    with fs.open(Job()):
-        deep = Path("locked")
-        deep.mkdir()
-        (deep / "file\n").touch()
-        (deep / "dangling").symlink_to("nowhere")
-        deep.chmod(0)
-        os.chmod(".", 0o500)
-    assert os.listdir(bench.home) == []
-    with fs.open(Job()):
-        os.rmdir(fs.localTempDir)
-    assert fs.get_disk_usage() == 0
-    with fs.open(Job()):
-        os.rename(fs.localTempDir, bench.home / "moved")
-        Path(fs.localTempDir).write_text("not a directory")
-    assert os.listdir(bench.home) == ["moved"]
-
-
-def test_a_directory_that_cannot_be_removed_fails_no_job(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: str) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted", path)
-
-    fs = bench.file_store()
-    monkeypatch.setattr("toilcache.file_store.abstract.robust_rmtree", refuse)
-    with fs.open(Job()):
-        Path("x").touch()
-    [(level, text)] = fs.messages
-    assert level == 30
-    assert "cannot remove the temporary directory" in text
-
-
-def test_the_old_directory_may_be_gone_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = bench.home / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    fs = bench.file_store()
-    with fs.open(Job()):
-        gone.rmdir()
-    with fs.open(Job()):
-        assert os.getcwd() == fs.localTempDir
-    assert os.listdir(bench.home) == []
-
-
-def test_a_forked_child_that_leaves_the_block_changes_nothing(bench: Bench) -> None:
-    fs, parent = bench.file_store(), os.getpid()
-    status = None
-    try:
-        with fs.open(Job()):
-            Path("kept").touch()
-            child = os.fork()
-            if child == 0:
-                raise ZeroDivisionError
-            _, status = os.waitpid(child, 0)
-            assert os.listdir(".") == ["kept"]
-    finally:
-        if os.getpid() != parent:
-            os._exit(3)
-    assert os.waitstatus_to_exitcode(status) == 3
-    assert os.listdir(bench.home) == []
-
-
-def test_outside_the_block_files_are_refused(bench: Bench) -> None:
-    fs, file_id = bench.file_store(), bench.uploaded()
-    calls: list[Callable[[], Any]] = [
-        fs.getLocalTempDir,
-        fs.getLocalTempFile,
-        fs.getLocalTempFileName,
-        lambda: fs.writeGlobalFile("x"),
-        lambda: fs.writeGlobalFileStream().__enter__(),
-        lambda: fs.readGlobalFile(file_id),
-        lambda: fs.readGlobalFileStream(file_id).__enter__(),
-        lambda: fs.deleteLocalFile(file_id),
-        lambda: fs.deleteGlobalFile(file_id),
-        lambda: fs.import_file("/etc/hostname"),
-        lambda: fs.export_file(file_id, str(bench.home / "x")),
-    ]
-    with fs.open(Job()), pytest.raises(RuntimeError, match="close it first"), fs.open(Job()):
-        pass
-    for call in calls:
-        with pytest.raises(RuntimeError, match="only while its job runs"):
-            call()
-    fs.startCommit(jobState=True)
-    fs.waitForCommit()
-    assert bench.store.load_job(str(bench.desc.jobStoreID)).filesToDelete == []
-
-
-def test_a_subclass_can_wrap_the_block(bench: Bench) -> None:
-    from contextlib import contextmanager
-
-    class Wrapped(bench.kind):  # type: ignore[name-defined, misc]
-        @contextmanager
-        def open(self, job: Job) -> Iterator[None]:
-            with super().open(job):
-                yield
-
-    fs = Wrapped(bench.store, bench.desc, str(bench.home), bool)
-    with fs.open(Job()):
-        assert os.getcwd() == fs.localTempDir
-    assert os.listdir(bench.home) == []
-
-
-def test_local_names_are_new_and_inside(fs: AbstractFileStore) -> None:
-    directory, file, name = (
-        fs.getLocalTempDir(),
-        fs.getLocalTempFile(".bam", "a b\n"),
-        fs.getLocalTempFileName("é"),
-    )
-    assert {os.path.dirname(path) for path in (directory, file, name)} == {fs.localTempDir}
-    assert os.path.isdir(directory)
-    assert stat.S_IMODE(os.stat(directory).st_mode) == 0o711
-    assert os.path.getsize(file) == 0
-    assert os.path.basename(file).startswith("a b\n")
-    assert file.endswith(".bam")
-    assert not os.path.lexists(name)
-    with pytest.raises(ValueError, match="slashes"):
-        fs.getLocalTempFile("/../../escape")
-    with pytest.raises(ValueError, match="slashes"):
-        fs.getLocalTempFileName(prefix="../")
-
-
-def test_disk_usage_is_what_lay_there_at_the_end(bench: Bench) -> None:
-    fs = bench.file_store()
-    assert fs.get_disk_usage() is None
-    with fs.open(Job()):
-        pass
-    assert fs.get_disk_usage() == 0
-    with fs.open(Job()):
-        Path("big").write_bytes(os.urandom(300_000))
-        Path("removed").write_bytes(os.urandom(300_000))
-        os.unlink("removed")
-    assert 300_000 <= cast(int, fs.get_disk_usage()) < 400_000
-    assert fs.messages == []
-
-
-def test_a_job_that_needs_more_disk_than_it_asked_for_is_told(bench: Bench) -> None:
-    fs = bench.file_store()
-    bench.desc.disk = 1000
-    with fs.open(Job()):
-        Path("big").write_bytes(os.urandom(100_000))
-    [(level, text)] = fs.messages
-    assert level == 30
-    assert "larger disk requirement" in text
-    silent = JobDescription({}, "asks for nothing")
-    fs = bench.file_store(silent)
-    with fs.open(Job()):
-        Path("big").write_bytes(os.urandom(100_000))
-    assert fs.messages == []
 
 
 # Writing

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from errno import ENOENT
 
+from toilcache.config import wants_cleaning
 from toilcache.errors import JobException
 from toilcache.file_store.access import AccessLog
 from toilcache.file_store.local_names import fresh_path
@@ -98,34 +99,37 @@ class AbstractFileStore(ABC):
     def open(self, job: Job) -> Generator[None, None, None]:
         """Give the job a temporary directory as its working directory, for one block (line 88).
 
-        After the block the old working directory is back, the disk usage measured and the directory removed,
-        whether the job failed or not. A forked child that leaves the block changes nothing.
+        After the block the old working directory is back, the disk usage measured and the directory removed
+        if ``--cleanWorkDir`` says so. A forked child that leaves the block changes nothing.
         """
         if self._scratch is not None:
             raise RuntimeError(f"cannot open the file store of {self.jobName}: it is open; close it first")
         owner = os.getpid()
+        failed = True
         home = os.open(".", os.O_PATH | os.O_DIRECTORY)
         try:
             self._scratch = make_scratch(self.file_store_dir)
             try:
                 os.chdir(self._scratch)
                 yield
+                failed = False
             finally:
                 if os.getpid() == owner:
                     os.fchdir(home)
-                    self._close_scratch(self._scratch)
+                    self._close_scratch(self._scratch, failed=failed)
         finally:
             os.close(home)
 
-    def _close_scratch(self, path: str) -> None:
-        """Measure and remove; what cannot be removed fails no job: the clean-up of the node will have it."""
+    def _close_scratch(self, path: str, *, failed: bool) -> None:
+        """Measure and tidy up; what cannot be removed fails no job: the clean-up of the node will have it."""
         self._scratch = None
         self._disk_used = 0
         try:
             if remove_if_empty(path):
                 return
             self._disk_used = used_bytes(path)
-            robust_rmtree(path)
+            if wants_cleaning(self.jobStore.config.cleanWorkDir, failed=failed):
+                robust_rmtree(path)
         except OSError as error:
             self.log_to_leader(f"cannot remove the temporary directory of {self.jobName}: {error}", _WARNING)
         self._warn_of_disk(self._disk_used)
