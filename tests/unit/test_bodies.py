@@ -226,8 +226,9 @@ def test_a_main_module_run_with_dash_m_keeps_its_own_name(tmp_path, clean_module
     assert descriptor == (str(tmp_path), "flowpkg.deep", False, "")
     assert loads(data)[0] is main.double
     become_worker()
-    module = descriptor.load()
+    sys.path.insert(0, str(tmp_path))
     there = loads(data)
+    module = descriptor.load()
     assert there[0] is module.double
     assert module.__name__ == "flowpkg.deep"
     back, _ = dumps(there, "test")

@@ -39,6 +39,7 @@ from toilcache.job.requirements import accelerator_satisfies, parse_accelerators
         ),
         ("accelerators", {"count": 1, "api": "cuda"}, [{"count": 1, "kind": "gpu", "api": "cuda"}]),
         ("accelerators", [1, "gpu"], [{"count": 1, "kind": "gpu"}, {"count": 1, "kind": "gpu"}]),
+        ("accelerators", {"count": 0}, []),
         ("accelerators", [], []),
     ],
 )

@@ -63,9 +63,7 @@ class ModuleDescriptor(_Descriptor):
         name = main_import_name()
         main: Any = sys.modules["__main__"]
         if name is None or getattr(main, "__file__", None) is None:
-            raise JobException(
-                "cannot find the file of the main program; jobs need code that stands in a file"
-            )
+            raise JobException("cannot find the main program's file; jobs need code that stands in a file")
         directory, script = os.path.split(os.path.abspath(main.__file__))
         if name == MAIN_NAME:
             sys.modules.setdefault(MAIN_NAME, main)
