@@ -24,6 +24,7 @@ __all__ = [
     "config_from_options",
     "default_options",
     "option_defaults",
+    "wants_cleaning",
 ]
 
 
@@ -107,6 +108,11 @@ class Config:
         self.restart = self.restart or self.forceRestart
         if self.writeLogsFromAllJobs and self.writeLogs is None:
             raise ConfigError("cannot write the logs of all jobs: no directory is given; add --writeLogs DIR")
+
+
+def wants_cleaning(policy: str, *, failed: bool) -> bool:
+    """Tell whether a policy such as ``--clean`` has something removed that succeeded or failed."""
+    return policy == "always" or policy == ("onError" if failed else "onSuccess")
 
 
 def config_from_options(options: argparse.Namespace) -> Config:

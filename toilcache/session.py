@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
-from toilcache.config import Config
+from toilcache.config import Config, wants_cleaning
 from toilcache.errors import ToilcacheError
 from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.job.description import JobDescription
@@ -100,7 +100,7 @@ class Session:
     def _clean_node(self) -> None:
         """Let go of this node's directories and remove them, if ``--cleanWorkDir`` says so."""
         self._stack.close()
-        if _wants_cleaning(self.config.cleanWorkDir, failed=self._node_failed):
+        if wants_cleaning(self.config.cleanWorkDir, failed=self._node_failed):
             AbstractFileStore.shutdownFileStore(
                 str(self.config.workflowID), self.config.workDir, self.config.coordinationDir
             )
@@ -109,10 +109,6 @@ class Session:
         """Give up the lead and remove the job store, as far as ``--clean`` says."""
         with ExitStack() as stack:
             stack.callback(self._clean_node)
-            if _wants_cleaning(self.config.clean, failed=failed or not self._finished):
+            if wants_cleaning(self.config.clean, failed=failed or not self._finished):
                 self.store.check_run(self._run)
                 self.store.destroy()
-
-
-def _wants_cleaning(policy: str, *, failed: bool) -> bool:
-    return policy == "always" or policy == ("onError" if failed else "onSuccess")
