@@ -16,6 +16,7 @@ from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.leader.graph import Node, State
 
 LONGEST_PAUSE = 60.0
+_MOST_DOUBLINGS = 64
 FREE_LOSSES = 3
 """So often a job may be lost through no fault of its own before that costs it a try."""
 
@@ -113,4 +114,5 @@ class Attempts:
     def pause(self, node: Node, base: float) -> float:
         """Return the seconds to wait before the next try: doubled each time, jittered, at most a minute."""
         failures = self._failures[node.id] = self._failures.get(node.id, 0) + 1
-        return float(uniform(0.5, 1.0) * min(LONGEST_PAUSE, base * 2 ** (failures - 1)))
+        doubled = base * 2 ** min(failures - 1, _MOST_DOUBLINGS)
+        return float(uniform(0.5, 1.0) * min(LONGEST_PAUSE, doubled))
