@@ -32,7 +32,7 @@ class SyncGate:
         self._oldest: float | None = None
         self._ended = threading.Event()
         self._begin = threading.Semaphore(0)
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -107,7 +107,8 @@ class SyncGate:
                 return
             try:
                 self._sync()
-            except OSError as error:
+            except BaseException as error:
+                # Whatever it is belongs to the leader, who would otherwise wait for this sync for ever.
                 self._error = error
             self._ended.set()
             self._wake()
