@@ -1,0 +1,128 @@
+"""What waits for a sync: order, groups, failures. The sync is a fake that the test lets go step by step."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+
+import pytest
+
+from toilcache.leader import durability
+from toilcache.leader.durability import SyncGate
+
+
+class Disk:
+    """A sync that begins and ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.may_end: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self.woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.gate = SyncGate(self.sync, lambda: self.woken.put(None))
+
+    def sync(self) -> None:
+        self.begun.put(None)
+        error = self.may_end.get(timeout=60)
+        if error is not None:
+            raise error
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Let the sync that is under way end, and wait until the gate says so."""
+        self.begun.get(timeout=60)
+        self.may_end.put(error)
+        self.woken.get(timeout=60)
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    disk = Disk()
+    yield disk
+    for _ in range(3):
+        disk.may_end.put(None)
+    disk.gate.close()
+
+
+def test_nothing_to_sync_starts_no_sync(disk: Disk) -> None:
+    assert disk.gate.due_in() is None
+    assert disk.gate.poll(now=True) == []
+    assert disk.gate.drain() == []
+    assert disk.gate.empty
+    assert disk.begun.empty()
+
+
+def test_a_consequence_is_let_go_by_a_sync_that_began_after_it(disk: Disk) -> None:
+    disk.gate.add("a")
+    assert disk.gate.poll(now=True) == []
+    disk.gate.add("b")  # the sync under way may have passed b's record by
+    assert disk.gate.due_in() is None
+    assert disk.gate.poll(now=True) == []
+    disk.finish()
+    assert disk.gate.poll(now=True) == ["a"]
+    assert not disk.gate.empty
+    disk.finish()
+    assert disk.gate.poll() == ["b"]
+    assert disk.gate.empty
+
+
+def test_a_group_waits_for_its_time(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(durability.time, "monotonic", lambda: clock[0])
+    disk.gate.add("a")
+    clock[0] += durability.GROUP_SECONDS / 2
+    disk.gate.add("b")
+    assert disk.gate.poll() == []
+    assert disk.gate.due_in() == pytest.approx(durability.GROUP_SECONDS / 2)
+    assert disk.begun.empty()
+    clock[0] += durability.GROUP_SECONDS
+    assert disk.gate.due_in() == 0
+    assert disk.gate.poll() == []
+    disk.finish()
+    assert disk.gate.poll() == ["a", "b"]
+
+
+def test_a_full_group_waits_for_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durability.time, "monotonic", lambda: 100.0)
+    for number in range(durability.GROUP_SIZE):
+        assert disk.gate.due_in() != 0
+        disk.gate.add(number)
+    assert disk.gate.due_in() == 0
+    disk.gate.poll()
+    disk.finish()
+    assert disk.gate.poll() == list(range(durability.GROUP_SIZE))
+
+
+def test_drain_takes_in_what_came_during_a_sync(disk: Disk) -> None:
+    disk.gate.add("a")
+    disk.gate.poll(now=True)
+    disk.gate.add("b")
+    disk.may_end.put(None)
+    disk.may_end.put(None)
+    assert disk.gate.drain(60) == ["a", "b"]
+    assert disk.gate.empty
+
+
+def test_drain_may_be_limited(disk: Disk) -> None:
+    disk.gate.add("a")
+    with pytest.raises(OSError, match="takes too long"):
+        disk.gate.drain(0.001)
+    assert not disk.gate.empty
+
+
+@pytest.mark.parametrize("error", [OSError(5, "broken disk"), RuntimeError("a fault of ours")])
+def test_a_failed_sync_lets_nothing_go(disk: Disk, error: BaseException) -> None:
+    disk.gate.add("a")
+    disk.gate.poll(now=True)
+    disk.finish(error)
+    for _ in range(2):
+        with pytest.raises(type(error), match=str(error.args[-1])):
+            disk.gate.poll()
+        with pytest.raises(type(error), match=str(error.args[-1])):
+            disk.gate.drain()
+    assert not disk.gate.empty
+
+
+def test_closing_an_unused_gate_starts_no_thread() -> None:
+    def never() -> None:
+        raise AssertionError("nothing was queued")
+
+    SyncGate(never, never).close()
