@@ -7,6 +7,8 @@ it. Every error survives pickling, since a worker's error is shown by the leader
 
 from __future__ import annotations
 
+from errno import ENOENT
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -64,9 +66,9 @@ class JobPromiseConstraintError(JobException):
 
     def __init__(self, promising_job: object, recipient_job: object = None) -> None:
         """Name the job that promises and, where known, the one that would be handed the promise too early."""
-        recipient = "another job" if recipient_job is None else f"job {show(recipient_job)}"
+        recipient = "another job" if recipient_job is None else f"job {one_line(str(recipient_job))}"
         super().__init__(
-            f"cannot hand the promise of job {show(promising_job)} to {recipient}: it may run first; "
+            f"cannot hand the promise of job {one_line(str(promising_job))} to {recipient}: it may run first; "
             "make it a child or a follow-on of the promising job"
         )
 
@@ -129,6 +131,24 @@ class NoSuchFileException(ToilcacheError):
         )
         self.file_id = str(file_id)
         self.custom_name = custom_name
+
+
+class UnreadableInputError(ToilcacheError, OSError):
+    """A file that was to be imported cannot be read."""
+
+    def __init__(self, url: object, why: str) -> None:
+        """Name the file's URL and say what is wrong with it."""
+        super().__init__(f"cannot import {show(url)}: {one_line(why)}")
+
+
+class MissingInputError(UnreadableInputError, FileNotFoundError):
+    """A file that was to be imported does not exist."""
+
+    errno = ENOENT
+
+    def __init__(self, url: object) -> None:
+        """Name the URL at which there is nothing."""
+        super().__init__(url, "there is no such file; check the path")
 
 
 class ConcurrentFileModificationException(ToilcacheError):

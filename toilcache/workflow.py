@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from toilcache.errors import ToilcacheError
+from toilcache.errors import MissingInputError, ToilcacheError, UnreadableInputError
 from toilcache.retry import deprecated
 
 TYPE_CHECKING = False
@@ -109,16 +109,22 @@ class Toil:
     ) -> FileID | None:
         """Bring the file at a URL into the job store; returns its id, None for a shared file.
 
-        :param symlink: link to a local file instead of copying it; it must then stay unchanged until the end.
+        :param symlink: link to a local file instead of copying it, unless ``--symlinkImports false``; it must
+            then stay unchanged until the end.
         :param check_existence: False: return None for a missing file instead of raising.
-        :raises FileNotFoundError: there is no such file.
+        :raises MissingInputError: a FileNotFoundError: there is no such file.
+        :raises UnreadableInputError: an OSError: it cannot be read, or is a directory.
         """
         try:
-            return self.job_store.import_file(src_uri, shared_file_name, symlink=symlink)
-        except FileNotFoundError:
+            return self.job_store.import_file(
+                src_uri, shared_file_name, symlink=symlink and self.config.symlinkImports
+            )
+        except FileNotFoundError as error:
             if check_existence:
-                raise
+                raise MissingInputError(src_uri) from error
             return None
+        except OSError as error:
+            raise UnreadableInputError(src_uri, error.strerror or str(error)) from error
 
     def export_file(self, file_id: FileID, dst_uri: str) -> None:
         """Write a file of the job store to a URL."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from errno import ENOENT
 
 import pytest
 
@@ -20,6 +21,8 @@ EXAMPLES = [
     errors.InsufficientSystemResources("f", "memory", "4 TiB", "8 GiB"),
     errors.NoSuchJobException("../\n" + "x" * 300),
     errors.NoSuchFileException("id\nwith newline", "a name", "detail\nof two lines"),
+    errors.MissingInputError("/no such\nfile"),
+    errors.UnreadableInputError("/dir", "it is a directory"),
     errors.ConcurrentFileModificationException("job-1"),
     errors.JobStoreExistsException("/a 'store'"),
     errors.NoSuchJobStoreException("-store"),
@@ -45,7 +48,8 @@ def test_every_error_is_one_line_and_survives_pickling(error: ToilcacheError) ->
 
 
 def test_every_class_has_an_example() -> None:
-    classes = {kind for kind in vars(errors).values() if isinstance(kind, type)} - {ToilcacheError}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    classes = {kind for kind in kinds if issubclass(kind, ToilcacheError)} - {ToilcacheError}
     assert {type(error) for error in EXAMPLES} == classes
 
 
@@ -94,3 +98,10 @@ def test_show_quotes_only_what_needs_it(value: object, shown: str) -> None:
 def test_one_line_folds_and_cuts() -> None:
     assert one_line("a\n\tb  c") == "a b c"
     assert one_line("x" * 50, limit=10) == "xxxxxxx..."
+
+
+def test_a_missing_input_is_a_file_not_found_error() -> None:
+    error = errors.MissingInputError("/nowhere")
+    assert isinstance(error, FileNotFoundError)
+    assert error.errno == ENOENT
+    assert pickle.loads(pickle.dumps(error)).errno == ENOENT

@@ -10,6 +10,7 @@ import os
 import stat
 from collections import namedtuple
 from contextlib import contextmanager
+from errno import EISDIR
 
 from toilcache.errors import CorruptRecordError, ToilcacheError, show
 from toilcache.job_store.transfer import hand_out, is_executable
@@ -54,7 +55,7 @@ def remember(path: str) -> Original:
     finally:
         os.close(descriptor)
     if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(f"cannot import {path!r}: it is a directory; import its files")
+        raise IsADirectoryError(EISDIR, "it is a directory; import the files in it", path)
     return Original(path, status.st_size, status.st_mtime_ns, is_executable(status))
 
 
