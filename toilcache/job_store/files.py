@@ -225,11 +225,13 @@ class Files(StoreCore):
     def discard_attempts(self, job_id: str, keep: int | None) -> None:
         """Remove the files that attempts of a job wrote, but for attempt `keep` and for none (0)."""
         self._may_write(job_id)
-        if not layout.is_job_id(job_id):
-            return
+        if layout.is_job_id(job_id):
+            self._discard(job_id, set() if keep is None else {keep})
+
+    def _discard(self, job_id: str, keep: set[int]) -> None:
         own = self._names(layout.job_scope(job_id))
         kept = self._names(layout.kept_files(job_id))
-        for attempt in layout.attempt_numbers(own, kept) - {0, keep}:
+        for attempt in layout.attempt_numbers(own, kept) - keep - {0}:
             self._backend.drop_scope(layout.own_files(job_id, attempt))
             self._backend.drop_scope(layout.kept_files(job_id, attempt))
 

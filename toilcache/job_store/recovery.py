@@ -35,10 +35,11 @@ class Recovery(JobRecords, Files):
     def clean(self, jobCache: dict[Any, JobDescription] | None = None) -> JobDescription:
         """Mend jobs, reset their tries, remove what the root does not lead to; return the root (line 814).
 
-        A job whose newest record a power cut has torn goes back to the state before, and so does a job that
-        refers to one that was never completely written. CorruptRecordError names a record that was damaged in
-        another way, or that has no state to go back to. If there are jobs to remove, every job that has yet
-        to run is fenced first, so that no attempt which still runs can commit successors that were removed.
+        Jobs that have run need no tries and keep the record of their commit. A job whose newest
+        record a power cut has torn goes back to the state before, and so does a job that refers to one that
+        was never completely written. CorruptRecordError names a record that was damaged in another way, or
+        that has no state to go back to. If there are jobs to remove, every job that has yet to run is fenced
+        first, so that no attempt which still runs can commit successors that were removed.
         """
         cache = dict(jobCache or {})
         while True:
@@ -54,9 +55,8 @@ class Recovery(JobRecords, Files):
         root_id = self.root_job_id()
         reached = self._walk(root_id, cache)
         orphans = [job_id for job_id in self.job_ids() if job_id not in reached]
-        for description in reached.values():
-            changed = description.clearRemainingTryCount()
-            if changed or (orphans and description.has_body()):
+        for description in (job for job in reached.values() if job.has_body()):
+            if description.clearRemainingTryCount() or orphans:
                 self.update_job(description)
         self._delete_files(reached.values())
         for job_id in orphans:
@@ -140,9 +140,10 @@ class Recovery(JobRecords, Files):
             if not waiting:
                 for file_id in description.filesToDelete:
                     self.delete_file(file_id)
-            # The attempt on the newest state may still run and win.
-            keep = description.version if waiting else description.attempt
-            self.discard_attempts(str(description.jobStoreID), keep)
+            # The attempt that wrote the newest state left its log or its results; one that builds on that
+            # state may still run, and win.
+            keep = {description.attempt, description.version} if waiting else {description.attempt}
+            self._discard(str(description.jobStoreID), keep)
 
     def _remove_orphan(self, job_id: str) -> None:
         """Remove a job that nothing leads to; what a finished one wrote to outlive it stays."""
