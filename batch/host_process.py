@@ -46,10 +46,8 @@ class HostProcess:
     that ends, in this order: so the adapter always knows what runs without being told."""
 
     def __init__(self, environment: dict[str, str], setup: dict[str, Any], log_path: str) -> None:
+        self._forget_everything()
         self.log_path = log_path
-        self.running: dict[str, JobRequest] = {}
-        self.queued: deque[JobRequest] = deque()
-        self.broken: str | None = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket = ours
         log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -65,6 +63,12 @@ class HostProcess:
             os.close(log)
         protocol.send(self.socket, protocol.SETUP, setup)
 
+    def _forget_everything(self) -> None:
+        self.running: dict[str, JobRequest] = {}
+        self.queued: deque[JobRequest] = deque()
+        self.broken: str | None = None
+        self._ends = 0
+
     def fileno(self) -> int:
         """The socket's descriptor, for poll."""
         return self.socket.fileno()
@@ -72,12 +76,12 @@ class HostProcess:
     def run(self, request: JobRequest) -> None:
         """Have the host start this attempt now."""
         self.running[request.job_id] = request
-        self._send(protocol.RUN, request.job_id, request.version)
+        self._send(protocol.RUN, request.job_id, request.version, self._ends)
 
     def queue(self, request: JobRequest) -> None:
         """Have the host start this attempt when a running one ends."""
         self.queued.append(request)
-        self._send(protocol.QUEUE, request.job_id, request.version)
+        self._send(protocol.QUEUE, request.job_id, request.version, self._ends)
 
     def cancel(self, job_id: str) -> bool:
         """Have the host kill or forget this job; False if it has none of that id."""
@@ -90,6 +94,7 @@ class HostProcess:
     def ended(self, job_id: str) -> tuple[JobRequest | None, JobRequest | None]:
         """Take note that a running attempt ended: returns it, and what the host has started in its place."""
         request = self.running.pop(job_id, None)
+        self._ends += request is not None
         started = self.queued.popleft() if request is not None and self.queued else None
         if started is not None:
             self.running[started.job_id] = started

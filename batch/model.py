@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
+from toilcache.job.description import JobDescription
 from toilcache.job.exit_reason import BatchJobExitReason
 
 
@@ -25,6 +26,21 @@ class JobRequest(NamedTuple):
     disk: int
     accelerators: int
     preemptible: bool
+
+    @classmethod
+    def of(cls, desc: JobDescription) -> JobRequest:
+        """Make the request for an attempt that builds on this state of a job."""
+        count = sum(int(accelerator["count"]) for accelerator in desc.accelerators)
+        return cls(
+            str(desc.jobStoreID),
+            desc.version,
+            str(desc.displayName),
+            float(desc.cores),
+            int(desc.memory),
+            int(desc.disk),
+            count,
+            bool(desc.preemptible),
+        )
 
     @property
     def shape(self) -> tuple[float, int, int, int]:

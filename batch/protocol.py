@@ -7,8 +7,10 @@ and host may run under different Python versions.
 Adapter to host:
 
 * ``(SETUP, dict)``: first message; how to reach the job store and the node's directories.
-* ``(RUN, job_id, version)``: start this job now; the adapter holds its resources.
-* ``(QUEUE, job_id, version)``: start it when a running chain ends, in the order of arrival.
+* ``(RUN, job_id, version, ends)``: start this job now; the adapter holds its resources. ``ends`` is how many
+  ``ENDED`` of chains that ran the adapter has had from this host.
+* ``(QUEUE, job_id, version, ends)``: start it when a running chain ends, in the order of arrival; at once if
+  one has ended of which the adapter had not heard, and nothing was started in its place.
 * ``(CANCEL, job_id, version)``: forget it if queued, kill it if running; ``ENDED`` follows if it was known.
 * ``(STOP,)``: kill what runs, then end.
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from toilcache import __version__
+from toilcache.bench.command import add_arguments as bench_arguments
+from toilcache.bench.command import bench as run_bench
 from toilcache.errors import ToilcacheError
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.leader.journal import Status, replay
@@ -60,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "kill", _kill, "ask the leader of a workflow to stop; it can be restarted")
     clean = _command(commands, "clean", _clean, "remove a job store with all its files")
     clean.add_argument("--force", action="store_true", help="also if its leader seems alive")
+    text = "measure the engine on this machine"
+    bench = commands.add_parser("bench", help=text, description=text[0].upper() + text[1:] + ".")
+    bench_arguments(bench)
+    bench.set_defaults(command=run_bench)
     return parser
 
 

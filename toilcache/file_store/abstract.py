@@ -59,6 +59,8 @@ class AbstractFileStore(ABC):
         """
         self.jobStore = jobStore
         self.jobDesc = jobDesc
+        self.commits_aside = True
+        """Whether a commit runs in a thread; one who waits for it at once does without."""
         self.jobName = str(jobDesc)
         self.file_store_dir = file_store_dir
         self.waitForPreviousCommit = waitForPreviousCommit

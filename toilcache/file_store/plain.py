@@ -113,7 +113,7 @@ class NonCachingFileStore(AbstractFileStore):
         self._join_earlier_commit()
         if jobState:
             self._committed = self._take_state()
-            self._commit = Commit(self._write_state)
+            self._commit = Commit(self._write_state, aside=self.commits_aside)
 
     def _join_earlier_commit(self) -> None:
         """Wait for what was started before; what failed may be tried again, what was refused may not."""

@@ -221,3 +221,12 @@ class Graph:
     def _note_unneeded(self, node: Node, changes: Changes) -> None:
         if node.state == State.DONE and self.consumers[node.id] <= 0:
             changes.unneeded.append(node)
+
+
+def slim(desc: JobDescription) -> None:
+    """Drop from memory what only the worker needs: bodies and return values stay in the store."""
+    if desc.inline_body is not None:
+        desc.inline_body = b""
+    desc.result = None
+    desc.messages = []
+    desc.user_streams = []

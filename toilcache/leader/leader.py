@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -26,9 +26,10 @@ from toilcache.job.description import JobDescription
 from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.leader.attempts import Attempts
 from toilcache.leader.durability import SyncGate
-from toilcache.leader.graph import Changes, Graph, Node, State
+from toilcache.leader.graph import Changes, Graph, Node, State, slim
 from toilcache.leader.journal import Counts, Journal
 from toilcache.leader.report import Reporter
+from toilcache.leader.signals import Signals
 from toilcache.leader.timers import Timers
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Leader:
         self._timers.every(HEARTBEAT_SECONDS, self._beat)
         if self._config.maxJobDuration:
             self._timers.every(DURATION_LOOK_SECONDS, self._look_at_durations)
-        with _Signals(self._ask_to_stop):
+        with Signals(self._ask_to_stop):
             try:
                 self._begin(root, adopted)
                 self._loop()
@@ -170,7 +171,7 @@ class Leader:
         """Make the request for an attempt; None if the job cannot be issued after all."""
         if node.inherited and not self._fence(node):
             return None
-        request = _request(node.desc)
+        request = JobRequest.of(node.desc)
         try:
             self._adapter.check(request)
         except InsufficientSystemResources as error:
@@ -217,7 +218,7 @@ class Leader:
         self.counts.ran += 1
         promised = list(node.desc.promised)
         node.desc = desc
-        _slim(desc)
+        slim(desc)
         self._gate.add(("release", promised))
         self._queue_deletions(node)
         if desc.version > 2:
@@ -280,7 +281,7 @@ class Leader:
 
     def _attempt_failed(self, node: Node, desc: JobDescription) -> None:
         node.desc = desc
-        _slim(desc)
+        slim(desc)
         left = desc.remainingTryCount
         why = desc.failure or "failed"
         self._journal.note("fail", node.id, version=desc.version, why=why, left=left)
@@ -350,7 +351,7 @@ class Leader:
             if self._resuming:
                 return None
             raise
-        _slim(desc)
+        slim(desc)
         return desc
 
     def _check_run(self) -> None:
@@ -380,45 +381,3 @@ class Leader:
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop = WorkflowStopped(f"stopped by {signal.Signals(number).name}", 128 + number)
         self._adapter.wake()
-
-
-class _Signals:
-    """Turns SIGINT and SIGTERM into a request to stop, for one block, in the main thread."""
-
-    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
-        self._handler = handler
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[number] = signal.signal(number, self._handler)
-            except ValueError:
-                return  # not the main thread: whoever runs us there handles signals
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-
-def _request(desc: JobDescription) -> JobRequest:
-    count = sum(int(accelerator["count"]) for accelerator in desc.accelerators)
-    return JobRequest(
-        str(desc.jobStoreID),
-        desc.version,
-        str(desc.displayName),
-        float(desc.cores),
-        int(desc.memory),
-        int(desc.disk),
-        count,
-        bool(desc.preemptible),
-    )
-
-
-def _slim(desc: JobDescription) -> None:
-    """Drop from memory what only the worker needs: bodies and return values stay in the store."""
-    if desc.inline_body is not None:
-        desc.inline_body = b""
-    desc.result = None
-    desc.messages = []
-    desc.user_streams = []

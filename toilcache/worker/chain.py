@@ -80,6 +80,7 @@ class _Run:
             file_store = AbstractFileStore.createFileStore(
                 self._store, self._desc, self._context.jobs_dir, wait, self._store.config.caching
             )
+            file_store.commits_aside = False
             self._run(file_store)
             return ENDED
         except ConcurrentFileModificationException as refused:
@@ -154,6 +155,7 @@ class _Run:
             desc.failure = describe(error)
             if file_store is not None:
                 desc.messages = list(file_store.messages)
+                desc.user_streams = list(file_store.user_streams)
             self._save_log(desc)
             self._store.update_job(desc)
         except (ConcurrentFileModificationException, NoSuchJobException):

@@ -56,6 +56,8 @@ class Host:
         self._source = source
         self._running: dict[int, _Running] = {}
         self._queue: deque[tuple[str, int]] = deque()
+        self._ends = 0
+        self._ends_without_successor: deque[int] = deque()
         self._logs: list[int] = []
         self._kernel = posix.Kernel()
         self._pid = os.getpid()
@@ -102,13 +104,29 @@ class Host:
     def _obey(self, command: tuple[Any, ...]) -> None:
         verb = command[0]
         if verb == protocol.RUN:
+            self._forget_ends(command[3])
             self._start(command[1], command[2])
         elif verb == protocol.QUEUE:
-            self._queue.append((command[1], command[2]))
+            self._enqueue(command[1], command[2], command[3])
         elif verb == protocol.CANCEL:
             self._cancel(command[1], command[2])
         elif verb == protocol.STOP:
             self._stop()
+
+    def _enqueue(self, job_id: str, version: int, ends_heard: int) -> None:
+        """Queue an attempt, or start it at once: the adapter reckons that every end which it had not heard of
+        when it sent this starts one that is queued.
+        """
+        self._forget_ends(ends_heard)
+        if False and self._ends_without_successor and not self._stopping:
+            self._ends_without_successor.popleft()
+            self._start(job_id, version)
+        else:
+            self._queue.append((job_id, version))
+
+    def _forget_ends(self, heard: int) -> None:
+        while self._ends_without_successor and self._ends_without_successor[0] <= heard:
+            self._ends_without_successor.popleft()
 
     def _start(self, job_id: str, version: int) -> None:
         log = self._logs.pop() if self._logs else posix.unlinked_file(self._jobs_dir)
@@ -161,8 +179,11 @@ class Host:
         if os.fstat(running.log).st_size:
             os.ftruncate(running.log, 0)
         self._logs.append(running.log)
+        self._ends += 1
         if self._queue and not self._stopping:
             self._start(*self._queue.popleft())
+        else:
+            self._ends_without_successor.append(self._ends)
         if self._source.lost:
             self._write_note()
 

@@ -1,0 +1,91 @@
+"""What is measured, one function a row: each returns figures of one run; the caller repeats and pairs them.
+
+Knows commands and their output. Must not know how figures are shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from toilcache.process import run
+
+FAN_SIZES = (200, 1200)
+CHAIN_SIZES = (20, 220)
+
+
+def run_workflow(kind: str, size: int, directory: str) -> dict[str, Any]:
+    """Run one workflow in a new store below ``directory``; returns its figures, ``wall`` being the whole
+    process.
+    """
+    store = os.path.join(directory, f"{kind}-{size}-{os.urandom(4).hex()}")
+    command = [
+        sys.executable,
+        "-m",
+        "toilcache.bench.workflows",
+        kind,
+        str(size),
+        store,
+        "--workDir",
+        directory,
+    ]
+    began = time.perf_counter()
+    done = run(command)
+    wall = time.perf_counter() - began
+    figures: dict[str, Any] = json.loads(done.stdout)
+    figures["wall"] = wall
+    return figures
+
+
+def fan_out(directory: str) -> float:
+    """Jobs per second of no-op siblings, one process each: the marginal rate between two sizes."""
+    few, many = FAN_SIZES
+    seconds = run_workflow("fan", many, directory)["seconds"] - run_workflow("fan", few, directory)["seconds"]
+    return float((many - few) / seconds)
+
+
+def distinct_pids(directory: str) -> float:
+    """The number of different process ids that 200 siblings ran in."""
+    return float(run_workflow("pids", 200, directory)["distinct_pids"])
+
+
+def chain(directory: str) -> float:
+    """Milliseconds per job of a chain: the marginal time between two lengths."""
+    few, many = CHAIN_SIZES
+    seconds = (
+        run_workflow("chain", many, directory)["seconds"] - run_workflow("chain", few, directory)["seconds"]
+    )
+    return float(1000 * seconds / (many - few))
+
+
+def empty(directory: str) -> float:
+    """Seconds of a workflow of one job, from the start of the interpreter to its end."""
+    return float(run_workflow("empty", 0, directory)["wall"])
+
+
+def worker_import(directory: str) -> float:
+    """Seconds that ``import toilcache.worker`` adds to an idle interpreter; median of 20 pairs."""
+    differences = []
+    for _ in range(20):
+        bare, loaded = (_wall([sys.executable, "-c", code]) for code in ("", "import toilcache.worker"))
+        differences.append(loaded - bare)
+    return sorted(differences)[len(differences) // 2]
+
+
+def _wall(command: list[str]) -> float:
+    began = time.perf_counter()
+    pid = os.posix_spawn(command[0], command, os.environ)
+    os.waitpid(pid, 0)
+    return time.perf_counter() - began
+
+
+ROWS = {
+    "fan-out": (fan_out, "jobs/s"),
+    "distinct-pids": (distinct_pids, "of 200"),
+    "chain": (chain, "ms/job"),
+    "empty": (empty, "s"),
+    "worker-import": (worker_import, "s"),
+}
