@@ -118,7 +118,7 @@ class Host:
         when it sent this starts one that is queued.
         """
         self._forget_ends(ends_heard)
-        if False and self._ends_without_successor and not self._stopping:
+        if self._ends_without_successor and not self._stopping:
             self._ends_without_successor.popleft()
             self._start(job_id, version)
         else:
