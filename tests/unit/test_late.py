@@ -38,8 +38,11 @@ def test_an_attribute_is_the_value_itself_on_class_and_instance() -> None:
 def test_nothing_is_imported_before_the_first_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "imported_late.py").write_text("value = object()")
     monkeypatch.syspath_prepend(tmp_path)
-    holder = type("Other", (), {"attribute": LateAttribute("imported_late:value")})
+
+    class Other:
+        attribute = LateAttribute("imported_late:value")
+
     assert "imported_late" not in sys.modules
-    first = holder.attribute
+    first = Other.attribute
     assert sys.modules.pop("imported_late").value is first
-    assert holder.attribute is first, "looked up once"
+    assert Other.attribute is first, "looked up once"

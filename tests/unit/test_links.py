@@ -96,7 +96,8 @@ def test_a_real_failure_is_raised_and_leaves_nothing(
 
     reflinks.append(errno.ENOSPC)
     monkeypatch.setattr(os, "link", fail)
-    monkeypatch.setattr(os, "sendfile", fail)
+    if rung == "copy":
+        monkeypatch.setattr(os, "sendfile", fail)
     with pytest.raises(OSError, match=r"full|No space"):
         link_or_copy(source, source.parent / "target", reflink=rung == "reflink", hardlink=rung == "hardlink")
     assert list(source.parent.iterdir()) == [source]

@@ -122,7 +122,7 @@ def test_a_file_that_is_no_program_is_named(tmp_path: Path) -> None:
     junk.chmod(0o700)
     for start in (run, spawn):
         with pytest.raises(ProcessError, match="cannot be started"):
-            start([junk])  # type: ignore[operator]
+            start([junk])
 
 
 def test_too_long_ends_the_program_and_its_children(tmp_path: Path) -> None:
@@ -200,6 +200,19 @@ def test_spawn_can_exchange_descriptors_and_give_one_twice(tmp_path: Path) -> No
     os.close(two)
     assert os.waitpid(pid, 0) == (pid, 0)
     assert [file.read_text() for file in files] == ["134", "2"]
+
+
+def test_spawn_gives_numbers_that_are_free_here(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("one", "two")]
+    one, two = (os.open(file, os.O_WRONLY | os.O_CREAT, 0o600) for file in files)
+    free = os.dup(0)
+    os.close(free)
+    code = f"import os; os.write({free + 1}, b'1'); os.write({free}, b'2')"
+    pid = spawn(python(code), pass_fds={one: free + 1, two: free})
+    os.close(one)
+    os.close(two)
+    assert os.waitpid(pid, 0) == (pid, 0)
+    assert [file.read_text() for file in files] == ["1", "2"]
 
 
 def test_spawn_stays_in_the_session_unless_asked() -> None:

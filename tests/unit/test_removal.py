@@ -148,8 +148,13 @@ def test_someone_else_removes_at_the_same_time(tmp_path: Path, monkeypatch: pyte
 def test_files_that_appear_meanwhile_go_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
-    late = iter(["one", "two"])
-    racing(monkeypatch, "rmdir", lambda _: [(tree / name).touch() for name in [next(late, None)] if name])
+    late = ["one", "two"]
+
+    def add(_: Any) -> None:
+        if late:
+            (tree / late.pop()).touch()
+
+    racing(monkeypatch, "rmdir", add)
     robust_rmtree(tree)
     assert not tree.exists()
 
