@@ -336,6 +336,18 @@ def test_a_stale_handle_means_look_again(bench: Bench, monkeypatch: pytest.Monke
     assert failed
 
 
+def test_what_nfs_keeps_for_open_files_is_nobodys(bench: Bench) -> None:
+    job_id = str(bench.job().jobStoreID)
+    bench.store.write_logs("message")
+    for scope in (layout.LOGS_NEW, layout.JOURNAL, layout.NODES, layout.job_scope(job_id)):
+        for name in (".nfs0001", ".tmp-123"):
+            Path(bench.where, scope, name).write_bytes(b"remains")
+    assert bench.store.read_logs(lambda _: None) == 1
+    assert bench.store.nodes() == {}
+    assert bench.store.journals() == []
+    assert bench.store.load_job(job_id).version == 1
+
+
 # Disks that fail
 
 
