@@ -68,8 +68,8 @@ class JobPromiseConstraintError(JobException):
         """Name the job that promises and, where known, the one that would be handed the promise too early."""
         recipient = "another job" if recipient_job is None else f"job {one_line(str(recipient_job))}"
         super().__init__(
-            f"cannot hand the promise of job {one_line(str(promising_job))} to {recipient}: it may run first; "
-            "make it a child or a follow-on of the promising job"
+            f"cannot hand the promise of job {one_line(str(promising_job))} to {recipient}: "
+            "it may run first; make it a child or a follow-on of the promising job"
         )
 
 
@@ -209,7 +209,10 @@ class CorruptRecordError(ToilcacheError):
 
     def __init__(self, path: object, why: str) -> None:
         """Name the damaged file and what is wrong with it."""
-        super().__init__(f"cannot read {show(path)}: {why}; the file is damaged, run again with --restart")
+        super().__init__(
+            f"cannot read {show(path)}: {why}; the file is damaged: "
+            "--restart mends what a power cut tore, else start anew elsewhere"
+        )
         self.path = str(path)
         self.why = why
 
