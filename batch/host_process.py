@@ -27,12 +27,15 @@ _DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VIS
 WORKFLOW_MARKER = "TOILCACHE_WORKFLOW"
 
 
-def host_environment(workflow_id: str, threads: int, devices: tuple[int, ...]) -> dict[str, str]:
-    """Return the leader's environment, with the marker, the number of threads and the visible devices of the
-    host.
-    """
+def run_marker(workflow_id: str, run: int) -> str:
+    """Return what marks the processes of one run of a leader, so that its end does not hit a newer run's."""
+    return f"{WORKFLOW_MARKER}={workflow_id}.{run}"
+
+
+def host_environment(marker: str, threads: int, devices: tuple[int, ...]) -> dict[str, str]:
+    """Return the leader's environment with a host's marker, number of threads and visible devices."""
     environment = dict(os.environ)
-    environment[WORKFLOW_MARKER] = workflow_id
+    environment[WORKFLOW_MARKER] = marker.partition("=")[2]
     environment.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
     if devices:
         environment.update(dict.fromkeys(_DEVICE_VARIABLES, ",".join(map(str, devices))))

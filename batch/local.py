@@ -10,11 +10,11 @@ import math
 import os
 import select
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from toilcache.batch import protocol
-from toilcache.batch.host_process import WORKFLOW_MARKER, HostProcess, host_environment
+from toilcache.batch.host_process import HostProcess, host_environment, run_marker
 from toilcache.batch.model import Ended, JobRequest, Update
 from toilcache.batch.model import Record as RecordUpdate
 from toilcache.batch.orphans import Orphans
@@ -33,13 +33,17 @@ class LocalAdapter:
     """Runs workers as processes of this machine (see :class:`toilcache.batch.model.BatchAdapter`).
 
     :param pool: what may be used.
+    :param run: the number of the leader's run; what runs up to this one left behind is ended at shutdown.
     :param setup: the first message to a host (see ``toilcache.batch.protocol``).
     :param clean: called once at the end of :meth:`shutdown`, to remove the workflow's directories on this
     node."""
 
-    def __init__(self, pool: Pool, workflow_id: str, setup: dict[str, Any], clean: Any) -> None:
+    def __init__(
+        self, pool: Pool, workflow_id: str, run: int, setup: dict[str, Any], clean: Callable[[], None]
+    ) -> None:
         self._pool = pool
         self._workflow_id = workflow_id
+        self._run = run
         self._setup = setup
         self._clean = clean
         self._pending = Pending()
@@ -211,7 +215,7 @@ class LocalAdapter:
         return self._by_threads[threads]
 
     def _start_host(self, threads: int, devices: tuple[int, ...]) -> HostProcess:
-        environment = host_environment(self._workflow_id, threads, devices)
+        environment = host_environment(run_marker(self._workflow_id, self._run), threads, devices)
         log_path = os.path.join(self._setup["notes_dir"], f"host-{os.urandom(6).hex()}.log")
         host = HostProcess(environment, self._setup, log_path)
         self._hosts[host.fileno()] = host
@@ -228,7 +232,8 @@ class LocalAdapter:
         deadline = time.monotonic() + STOP_SECONDS
         while self._hosts and time.monotonic() < deadline:
             self._wait(deadline - time.monotonic())
-        end_marked_processes(f"{WORKFLOW_MARKER}={self._workflow_id}")
+        for run in range(self._run, 0, -1):
+            end_marked_processes(run_marker(self._workflow_id, run))
         for host in hosts:
             host.reap(block=True)
         self._clean()

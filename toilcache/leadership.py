@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from toilcache.errors import LeaderAliveError, NoSuchFileException
@@ -33,7 +33,7 @@ def take_lead(store: AbstractJobStore, dirs: NodeDirs, *, force: bool) -> Iterat
     """
     from filelock import FileLock, Timeout
 
-    with dirs.hold():
+    with dirs.hold(), ExitStack() as stack:
         lock = FileLock(dirs.leader_lock(store.locator), timeout=0)
         try:
             lock.acquire()
@@ -43,6 +43,7 @@ def take_lead(store: AbstractJobStore, dirs: NodeDirs, *, force: bool) -> Iterat
             if not force:
                 refuse_if_alive(store)
             run = store.claim_run()
+            stack.enter_context(dirs.hold(run))
             store.write_leader_pid()
             store.write_leader_node_id()
             _write_note(store, run, living=True)

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from toilcache.config import Config, wants_cleaning
-from toilcache.errors import ToilcacheError
+from toilcache.errors import LeaderFencedError, ToilcacheError
 from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.job.description import JobDescription
 from toilcache.job.job import Job
@@ -38,6 +38,7 @@ class Session:
         self.store: AbstractJobStore = FileJobStore(str(config.jobStore))
         self._finished = False
         self._node_failed = True
+        self._fenced = False
         with ExitStack() as stack:
             if config.restart:
                 self._resume()
@@ -81,14 +82,18 @@ class Session:
         reporter = Reporter(self.config)
         with ExitStack() as stack:
             stack.callback(reporter.close)
-            adapter = make_adapter(self.config, store, self._dirs, self._clean_node)
+            adapter = make_adapter(self.config, store, self._dirs, self._run, self._clean_node)
             stack.callback(adapter.shutdown)
             adopted = [] if new_root is not None else adapter.adopt()
             root = new_root or self._mended_root(workers_live=bool(adopted))
             store.sync()
             leader = Leader(store, self.config, adapter, self._run, reporter)
-            leader.run(root, resume=new_root is None, adopted=adopted)
-            self._node_failed = False
+            try:
+                leader.run(root, resume=new_root is None, adopted=adopted)
+                self._node_failed = False
+            except LeaderFencedError:
+                self._fenced = True
+                raise
         value = store.get_root_job_return_value()
         self._finished = True
         return value
@@ -98,9 +103,9 @@ class Session:
         return self.store.load_root_job() if workers_live else self.store.clean()
 
     def _clean_node(self) -> None:
-        """Let go of this node's directories and remove them, if ``--cleanWorkDir`` says so."""
+        """Let go of this node's directories; remove them if they are ours and ``--cleanWorkDir`` says so."""
         self._stack.close()
-        if wants_cleaning(self.config.cleanWorkDir, failed=self._node_failed):
+        if not self._fenced and wants_cleaning(self.config.cleanWorkDir, failed=self._node_failed):
             AbstractFileStore.shutdownFileStore(
                 str(self.config.workflowID), self.config.workDir, self.config.coordinationDir
             )

@@ -21,7 +21,7 @@ from toilcache.node.machine import disk_free, machine
 
 
 def make_adapter(
-    config: Config, store: AbstractJobStore, dirs: NodeDirs, clean: Callable[[], None]
+    config: Config, store: AbstractJobStore, dirs: NodeDirs, run: int, clean: Callable[[], None]
 ) -> BatchAdapter:
     """Return the adapter for the configured batch system.
 
@@ -35,15 +35,14 @@ def make_adapter(
         raise ConfigError(
             f"cannot use batch system {config.batchSystem!r}: there is none of that name; choose {known}"
         )
-    return maker(config, store, dirs, clean)
+    return maker(config, store, dirs, run, clean)
 
 
 def _local(
-    config: Config, store: AbstractJobStore, dirs: NodeDirs, clean: Callable[[], None]
+    config: Config, store: AbstractJobStore, dirs: NodeDirs, run: int, clean: Callable[[], None]
 ) -> BatchAdapter:
-    return LocalAdapter(
-        _local_pool(config, dirs), str(config.workflowID), _host_setup(config, store, dirs), clean
-    )
+    setup = _host_setup(config, store, dirs)
+    return LocalAdapter(_local_pool(config, dirs), str(config.workflowID), run, setup, clean)
 
 
 def _local_pool(config: Config, dirs: NodeDirs) -> Pool:
