@@ -40,6 +40,7 @@ from toilcache.job.requirements import accelerator_satisfies, parse_accelerators
         ("accelerators", {"count": 1, "api": "cuda"}, [{"count": 1, "kind": "gpu", "api": "cuda"}]),
         ("accelerators", [1, "gpu"], [{"count": 1, "kind": "gpu"}, {"count": 1, "kind": "gpu"}]),
         ("accelerators", {"count": 0}, []),
+        ("accelerators", {"brand": "amd"}, [{"count": 1, "kind": "gpu", "brand": "amd"}]),
         ("accelerators", [], []),
     ],
 )
@@ -95,6 +96,10 @@ def test_requirements_can_be_set_and_scaled():
     job.description.scale("memory", 1.5)
     job.description.scale("cores", 2)
     assert (job.memory, job.cores) == (3 * 2**30, 3.0)
+    job.description.scale("cores", 0.5)
+    job.description.scale("memory", 1.0000001)
+    assert (type(job.memory), job.cores) == (int, 1.5)
+    job.cores, job.memory = 3, 3 * 2**30
     assert job.description.requirements_string() == "cores 3, memory 3 GiB, disk 3 KiB, 1 x gpu"
 
 
