@@ -117,7 +117,7 @@ class Leader:
         for node in self._graph.nodes.values():
             if not node.desc.has_body():
                 self._queue_deletions(node)
-                self._gate.add(("losers", node.id, node.desc.version - 1))
+                self._gate.add(("losers", node))
 
     def _loop(self) -> None:
         while True:
@@ -194,7 +194,7 @@ class Leader:
         if newest is not None:
             self._take_record(node, newest)
             return False
-        self._gate.add(("losers", node.id, node.desc.version))
+        self._gate.add(("losers", node))
         return True
 
     # What workers have done
@@ -222,7 +222,7 @@ class Leader:
         self._gate.add(("release", promised))
         self._queue_deletions(node)
         if desc.version > 2:
-            self._gate.add(("losers", node.id, desc.version - 1))
+            self._gate.add(("losers", node))
         known = len(self._graph.nodes)
         changes = self._graph.committed(node, desc)
         self.counts.known += len(self._graph.nodes) - known
@@ -327,11 +327,18 @@ class Leader:
                 for file_id in details[0]:
                     self._store.delete_file(file_id)
             elif kind == "losers":
-                self._store.discard_attempts(*details)
+                self._discard_losers(details[0])
             elif kind == "release":
                 self._take(self._graph.released(details[0]))
             elif kind == "forget":
                 self._forget(details[0])
+
+    def _discard_losers(self, node: Node) -> None:
+        """Remove what other attempts uploaded than the one that won, or may still win: by now that may be a later
+        one than when this was decided.
+        """
+        desc = node.desc
+        self._store.discard_attempts(node.id, desc.version if desc.has_body() else desc.attempt)
 
     def _forget(self, node: Node) -> None:
         if node is self._graph.root or node.id not in self._graph.nodes:
