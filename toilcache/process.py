@@ -26,7 +26,7 @@ _NOT_FOUND = 127
 _NOT_STARTED = 126
 
 # Makes a working directory for a spawned program, which keeps the process id: posix_spawn has no such action.
-_CHANGE_DIRECTORY = ("/bin/sh", "-c", 'cd -- "$1" && shift && exec "$@"', "sh")
+_CHANGE_DIRECTORY = ("sh", "-c", 'cd -- "$1" && shift && exec "$@"', "sh")
 
 
 class Completed:
@@ -86,7 +86,9 @@ def spawn(
     and 2 of this process, whatever else is open. ProcessError if it cannot be started.
     """
     words = [os.fspath(word) for word in argv]
-    program = words if cwd is None else [*_CHANGE_DIRECTORY, _directory(words, cwd), *words]
+    path, shown = _find(words, env), words
+    if cwd is not None:
+        path, shown = "/bin/sh", [*_CHANGE_DIRECTORY, _directory(words, cwd), path, *words[1:]]
     pairs = list(pass_fds.items() if hasattr(pass_fds, "items") else pass_fds)
     targets = {there for _, there in pairs}
     actions: list[tuple[Any, ...]] = [
@@ -99,9 +101,9 @@ def spawn(
             stack.callback(os.close, copy)
             actions.append((os.POSIX_SPAWN_DUP2, copy, there))
         try:
-            return os.posix_spawnp(
-                program[0],
-                program,
+            return os.posix_spawn(
+                path,
+                shown,
                 os.environ if env is None else dict(env),
                 file_actions=actions,
                 setsid=new_session,
@@ -109,7 +111,7 @@ def spawn(
                 setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
             )
         except OSError as error:
-            raise _not_started(words, error) from None
+            raise _not_started(words, error.strerror or str(error)) from None
 
 
 class _Argument(str):
@@ -153,13 +155,10 @@ def _start(words: list[str], files: list[BinaryIO], env: Mapping[str, str] | Non
                 _tty_out=False,
             )
     except sh.CommandNotFound:
-        raise ProcessError(
-            words, _NOT_FOUND, why="there is no such executable; install it or set PATH"
-        ) from None
+        raise _not_found(words) from None
     except sh.ForkException as error:
         # The text is the traceback of the child before it became the program; its last line says why.
-        last = str(error).strip().splitlines()[-1]
-        raise ProcessError(words, _NOT_STARTED, why=f"it cannot be started: {last}") from None
+        raise _not_started(words, str(error).strip().splitlines()[-1].strip()) from None
 
 
 def _wait(command: Any, timeout: float | None) -> bool:
@@ -237,10 +236,22 @@ def _inheritable() -> list[int]:
 def _directory(words: list[str], cwd: AnyPath) -> str:
     path = os.path.abspath(cwd)
     if not os.path.isdir(path):
-        raise ProcessError(words, _NOT_STARTED, why=f"there is no directory {path!r} to start it in")
+        raise _not_started(words, f"there is no directory {path!r}")
     return path
 
 
-def _not_started(words: list[str], error: OSError) -> ProcessError:
-    code = _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_STARTED
-    return ProcessError(words, code, why=f"it cannot be started: {error.strerror}")
+def _find(words: list[str], env: Mapping[str, str] | None) -> str:
+    import shutil
+
+    path = shutil.which(words[0], path=(os.environ if env is None else env).get("PATH"))
+    if path is None:
+        raise _not_found(words)
+    return os.path.abspath(path)
+
+
+def _not_found(words: list[str]) -> ProcessError:
+    return ProcessError(words, _NOT_FOUND, why="there is no such executable; install it or set PATH")
+
+
+def _not_started(words: list[str], why: str) -> ProcessError:
+    return ProcessError(words, _NOT_STARTED, why=f"it cannot be started: {why}")

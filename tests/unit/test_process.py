@@ -215,6 +215,20 @@ def test_spawn_gives_numbers_that_are_free_here(tmp_path: Path) -> None:
     assert [file.read_text() for file in files] == ["1", "2"]
 
 
+def test_spawn_searches_in_the_given_environment(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "only here"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho $0 >&3")
+    program.chmod(0o700)
+    for cwd in (None, tmp_path):
+        reader, writer = os.pipe()
+        pid = spawn(["only here"], env={"PATH": str(program.parent)}, pass_fds={writer: 3}, cwd=cwd)
+        os.close(writer)
+        assert os.waitpid(pid, 0) == (pid, 0)
+        assert os.read(reader, 10_000).decode() == f"{program}\n"
+        os.close(reader)
+
+
 def test_spawn_stays_in_the_session_unless_asked() -> None:
     reader, writer = os.pipe()
     pid = spawn(python("import os; print(os.getsid(0))"), pass_fds={writer: 1})
@@ -225,8 +239,9 @@ def test_spawn_stays_in_the_session_unless_asked() -> None:
 
 
 def test_spawn_names_what_it_cannot_start(tmp_path: Path) -> None:
-    with pytest.raises(ProcessError, match="No such file") as caught:
-        spawn(["no-such-program"])
-    assert caught.value.returncode == 127
+    for name in ("no-such-program", str(tmp_path)):
+        with pytest.raises(ProcessError, match="no such executable") as caught:
+            spawn([name])
+        assert caught.value.returncode == 127
     with pytest.raises(ProcessError, match="no directory"):
         spawn(["true"], cwd=tmp_path / "missing")
