@@ -92,4 +92,6 @@ def _read_note(store: AbstractJobStore) -> dict[str, Any]:
             note: dict[str, Any] = json.load(stream)
     except NoSuchFileException:
         return {}
+    except ValueError:
+        return {}  # damaged: the lock on this node and the newer run keep two leaders apart all the same
     return note

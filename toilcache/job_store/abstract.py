@@ -74,12 +74,12 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
     def resume(self) -> None:
         """Connect to an existing store and load its configuration (line 714).
 
-        NoSuchJobStoreException if absent.
+        NoSuchJobStoreException if absent, CorruptRecordError if damaged.
         """
-        import pickle
+        from toilcache.job_store.records import unpickle
 
         with self.read_shared_file_stream(self.configFileName) as stream:
-            self._config = pickle.loads(stream.read())
+            self._config = unpickle(stream.read(), f"{self.configFileName} of {self.locator}")
 
     @property
     def config(self) -> Config:
@@ -140,7 +140,7 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
         """Return the id of the root; JobException if none was set."""
         try:
             with self.read_shared_file_stream(self.rootJobStoreIDFileName) as stream:
-                return str(stream.read(), "utf-8")
+                return str(stream.read(), "utf-8", "replace")
         except NoSuchFileException:
             raise JobException(
                 f"cannot load the root job of {self.locator}: none was ever set; start the workflow anew"

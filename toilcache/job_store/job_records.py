@@ -151,7 +151,7 @@ class JobRecords(StoreCore):
         except FileNotFoundError:
             data = self._second_look(job_id, key)
         token, state = records.decode(data, self._backend.where(key))
-        description = self._unpickle(state, self._backend.where(key))
+        description: JobDescription = records.unpickle(state, self._backend.where(key))
         description.version, description.token = version, token.hex()
         # Who loads anew may try again, as each write looks at what it builds on; a refused attempt may not.
         self._refused.discard(job_id)
@@ -166,14 +166,6 @@ class JobRecords(StoreCore):
             return self._backend.get(key)
         except FileNotFoundError:
             raise NoSuchJobException(job_id) from None
-
-    def _unpickle(self, state: memoryview, path: str) -> JobDescription:
-        try:
-            description: JobDescription = pickle.loads(state)
-        except Exception as error:
-            # The checksum was right, so it is a class that this program lacks; unpickling may raise anything.
-            raise CorruptRecordError(path, f"its state cannot be unpickled ({error})") from error
-        return description
 
     def _versions(self, job_id: str) -> list[int]:
         """The versions of a job, newest first; none if there is no such job."""

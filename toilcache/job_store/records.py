@@ -9,10 +9,15 @@ of everything else (4), state.
 from __future__ import annotations
 
 import os
+import pickle
 import struct
 import zlib
 
-from toilcache.errors import CorruptRecordError
+from toilcache.errors import CorruptRecordError, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MAGIC = b"tcJR"
 FORMAT = 1
@@ -60,6 +65,15 @@ def decode(data: bytes, path: str) -> tuple[bytes, memoryview]:
     if zlib.crc32(state, zlib.crc32(data[: _FRONT.size])) != expected:
         raise CorruptRecordError(path, "its checksum is wrong")
     return token, state
+
+
+def unpickle(state: bytes | memoryview, path: str) -> Any:
+    """Rebuild what was pickled at `path`; CorruptRecordError where that cannot be done."""
+    try:
+        return pickle.loads(state)
+    except Exception as error:
+        # Damaged bytes, or a class that this program lacks: unpickling may raise anything.
+        raise CorruptRecordError(path, f"it cannot be unpickled ({one_line(str(error))})") from error
 
 
 def is_torn(data: bytes) -> bool:
