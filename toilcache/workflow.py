@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 
 from toilcache.errors import MissingInputError, ToilcacheError, UnreadableInputError
+from toilcache.job.module import refuse_in_workers
 from toilcache.retry import deprecated
 
 TYPE_CHECKING = False
@@ -55,6 +56,7 @@ class Toil:
         """
         from toilcache.session import Session
 
+        refuse_in_workers()
         self._session = Session(self.config)
         return self
 

@@ -186,3 +186,12 @@ def _module_for(path: str) -> ModuleType:
 def is_loading_main() -> bool:
     """Tell whether a worker is just running the script: a workflow begun now lacks the main guard."""
     return bool(_loading)
+
+
+def refuse_in_workers() -> None:
+    """Raise JobException where a workflow is being started by a worker that only loads the script."""
+    if is_loading_main():
+        raise JobException(
+            "cannot start a workflow while a worker loads its script; "
+            "put the start under: if __name__ == '__main__':"
+        )

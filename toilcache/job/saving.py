@@ -12,7 +12,7 @@ from toilcache.errors import JobException
 from toilcache.job.body import dumps, loads
 from toilcache.job.graph import new_jobs
 from toilcache.job.job import Job
-from toilcache.job.module import ModuleDescriptor, is_loading_main
+from toilcache.job.module import ModuleDescriptor, refuse_in_workers
 from toilcache.job.promise import resolve_values
 
 TYPE_CHECKING = False
@@ -36,11 +36,7 @@ def save_job_graph(job: Job, store: AbstractJobStore) -> JobDescription:
 
 def save_as_root(job: Job, store: AbstractJobStore) -> JobDescription:
     """Check the graph, save it, and make the job the root of the workflow."""
-    if is_loading_main():
-        raise JobException(
-            "cannot start a workflow while a worker loads its script; "
-            "put the start under: if __name__ == '__main__':"
-        )
+    refuse_in_workers()
     job.checkJobGraphForDeadlocks()
     desc = save_job_graph(job, store)
     store.set_root_job(str(desc.jobStoreID))

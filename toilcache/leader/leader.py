@@ -117,7 +117,7 @@ class Leader:
         for node in self._graph.nodes.values():
             if not node.desc.has_body():
                 self._queue_deletions(node)
-                self._gate.add(("losers", node))
+                self._gate.add(("losers", node.id, node.desc.attempt))
 
     def _loop(self) -> None:
         while True:
@@ -194,7 +194,6 @@ class Leader:
         if newest is not None:
             self._take_record(node, newest)
             return False
-        self._gate.add(("losers", node))
         return True
 
     # What workers have done
@@ -222,7 +221,7 @@ class Leader:
         self._gate.add(("release", promised))
         self._queue_deletions(node)
         if desc.version > 2:
-            self._gate.add(("losers", node))
+            self._gate.add(("losers", node.id, desc.attempt))
         known = len(self._graph.nodes)
         changes = self._graph.committed(node, desc)
         self.counts.known += len(self._graph.nodes) - known
@@ -327,18 +326,11 @@ class Leader:
                 for file_id in details[0]:
                     self._store.delete_file(file_id)
             elif kind == "losers":
-                self._discard_losers(details[0])
+                self._store.discard_attempts(*details)
             elif kind == "release":
                 self._take(self._graph.released(details[0]))
             elif kind == "forget":
                 self._forget(details[0])
-
-    def _discard_losers(self, node: Node) -> None:
-        """Remove what other attempts uploaded than the one that won, or may still win: by now that may be a later
-        one than when this was decided.
-        """
-        desc = node.desc
-        self._store.discard_attempts(node.id, desc.version if desc.has_body() else desc.attempt)
 
     def _forget(self, node: Node) -> None:
         if node is self._graph.root or node.id not in self._graph.nodes:
@@ -349,15 +341,19 @@ class Leader:
     # Watching over
 
     def _load(self, job_id: str) -> JobDescription | None:
-        """Read a job's newest record; a missing job counts as done only when an earlier run may have deleted
-        it.
+        """Read a job that a record names.
+
+        In a run of our own it is newly born, and is taken as it was born: a worker that chained into it may be
+        ahead of us, and its records are taken one by one. When resuming, it is whatever it has become, and a
+        missing one is done: an earlier run deletes a job only then.
         """
-        try:
-            desc = self._store.load_job(job_id)
-        except NoSuchJobException:
-            if self._resuming:
+        if not self._resuming:
+            desc = self._store.load_version(job_id, 1)
+        else:
+            try:
+                desc = self._store.load_job(job_id)
+            except NoSuchJobException:
                 return None
-            raise
         slim(desc)
         return desc
 

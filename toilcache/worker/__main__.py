@@ -28,6 +28,12 @@ def main(arguments: list[str]) -> int:
     source = SocketSource(int(arguments[0]))
     try:
         return Host(source).serve()
+    except SystemExit as error:
+        source.broken(
+            f"its script called sys.exit({error.code!r}) while a worker loaded it; put what starts the workflow "
+            "under: if __name__ == '__main__':"
+        )
+        return 1
     except Exception as error:  # the user's module may raise anything while it is imported
         source.broken(f"{type(error).__name__}: {error}")
         return 1
