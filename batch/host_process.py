@@ -128,10 +128,8 @@ class HostProcess:
             return True
         return pid != 0
 
-    def why_broken(self) -> str:
-        """Say why the host ended, as far as it told or printed."""
-        if self.broken:
-            return self.broken
+    def last_words(self) -> str:
+        """Say why the host ended, as far as it printed it."""
         try:
             with open(self.log_path, encoding="utf-8", errors="replace") as log:
                 lines = log.read().strip().splitlines()

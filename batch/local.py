@@ -167,11 +167,13 @@ class LocalAdapter:
         self._devices += self._lent.pop(descriptor, ())
         host.socket.close()
         host.reap(block=True)
-        reason = BatchJobExitReason.ERROR if host.broken else BatchJobExitReason.LOST
+        if host.broken:
+            reason, detail = BatchJobExitReason.ERROR, f"cannot be run by its worker: {host.broken}"
+        else:
+            reason, detail = BatchJobExitReason.LOST, f"was lost: {host.last_words()}"
         for request in host.running.values():
             self._began.pop(request.job_id, None)
             self._pool.give(request.shape)
-            detail = f"was lost: {host.why_broken()}"
             self._ready.append(Ended(request.job_id, request.version, reason, detail, 0, b""))
         for request in host.queued:
             self._pending.add(request)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Commit:
-    """A function that runs from the moment this is made: in a thread of its own, or to its end here and now."""
+    """A function that runs from the moment this is made: in a thread of its own, or here and now."""
 
     def __init__(self, function: Callable[[], None], *, aside: bool = True) -> None:
         """Start the function; not `aside`, or where no thread can be had, it has run when this returns."""

@@ -343,9 +343,9 @@ class Leader:
     def _load(self, job_id: str) -> JobDescription | None:
         """Read a job that a record names.
 
-        In a run of our own it is newly born, and is taken as it was born: a worker that chained into it may be
-        ahead of us, and its records are taken one by one. When resuming, it is whatever it has become, and a
-        missing one is done: an earlier run deletes a job only then.
+        In a run of our own it is newly born, and is taken as it was born: a worker that chained into it may
+        be ahead of us, and its records are taken one by one. When resuming, it is whatever it has become, and
+        a missing one is done: an earlier run deletes a job only then.
         """
         if not self._resuming:
             desc = self._store.load_version(job_id, 1)

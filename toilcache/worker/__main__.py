@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 
+from toilcache.worker.failures import describe
 from toilcache.worker.host import Host
 from toilcache.worker.source import SocketSource
 
@@ -30,12 +31,12 @@ def main(arguments: list[str]) -> int:
         return Host(source).serve()
     except SystemExit as error:
         source.broken(
-            f"its script called sys.exit({error.code!r}) while a worker loaded it; put what starts the workflow "
-            "under: if __name__ == '__main__':"
+            f"the script called sys.exit({error.code!r}) while a worker loaded it; "
+            "put what starts the workflow under: if __name__ == '__main__':"
         )
         return 1
     except Exception as error:  # the user's module may raise anything while it is imported
-        source.broken(f"{type(error).__name__}: {error}")
+        source.broken(describe(error))
         return 1
 
 
