@@ -88,8 +88,10 @@ def test_a_new_store_is_small_and_private(bench: Bench) -> None:
 
 def test_an_empty_directory_will_do(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
+    (tmp_path / "store").chmod(0o777)
     FileJobStore(str(tmp_path / "store")).initialize(Config())
     FileJobStore(str(tmp_path / "store")).resume()
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
 
 
 def test_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -191,9 +193,24 @@ def test_destroying_goes_on_after_an_error(bench: Bench, monkeypatch: pytest.Mon
 
 
 def test_a_directory_that_others_can_write_is_not_trusted(bench: Bench) -> None:
-    os.chmod(bench.where, 0o777)
-    with pytest.raises(JobStoreUnavailableError, match="other users can write there"):
-        bench.another().resume()
+    for mode in (0o702, 0o720):
+        os.chmod(bench.where, mode)
+        with pytest.raises(JobStoreUnavailableError, match="other users can write there"):
+            bench.another().resume()
+
+
+def test_a_store_that_vanishes_under_its_users(bench: Bench) -> None:
+    bench.another(resume=True).destroy()
+    for write in (
+        lambda: bench.job(),
+        lambda: bench.store.write_file(bench.local()),
+        lambda: bench.store.set_root_job("x"),
+        lambda: bench.store.write_logs("x"),
+        lambda: bench.store.register_node("x", {}),
+    ):
+        with pytest.raises(JobStoreUnavailableError, match="it was removed or is not mounted here"):
+            write()
+    assert not os.path.exists(bench.where)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")

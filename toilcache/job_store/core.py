@@ -6,7 +6,7 @@ files or logs.
 
 from __future__ import annotations
 
-from errno import EACCES, EDQUOT, EIO, ENOSPC, EPERM, EROFS
+from errno import EACCES, EDQUOT, EIO, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS, ESTALE
 
 from toilcache.errors import ConcurrentFileModificationException, JobStoreUnavailableError
 from toilcache.job_store.abstract import AbstractJobStore
@@ -15,6 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from toilcache.job_store.backend import Backend
 
+DISK_ERRORS = (ENOSPC, EDQUOT, EIO)
+"""What writing to an open file of a store can meet."""
+
 _UNAVAILABLE = {
     ENOSPC: "free some space there",
     EDQUOT: "free some space there or ask for a larger quota",
@@ -22,6 +25,9 @@ _UNAVAILABLE = {
     EROFS: "mount it writable",
     EACCES: "run as its owner, or choose another directory",
     EPERM: "run as its owner, or choose another directory",
+    ENOENT: "it was removed or is not mounted here",
+    ENOTDIR: "it was removed or is not mounted here",
+    ESTALE: "its server has forgotten it; mount it anew",
 }
 
 

@@ -188,8 +188,6 @@ class DirectoryBackend(Backend):
             path = f"{path}/{part}"
             with suppress(FileExistsError):
                 os.mkdir(path, 0o700)
-        if not parts:
-            raise FileNotFoundError(f"{path} does not exist")
 
     def download(self, key: str, local_path: str, executable: bool, symlink: bool) -> None:
         """Give a reflink, else a read-only link where that is safe, else a copy."""

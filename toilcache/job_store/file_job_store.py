@@ -156,6 +156,9 @@ class FileJobStore(BackedJobStore):
                 f"cannot create job store {show(self.path)}: its parent is no directory; make that first"
             ) from None
         self._check_vacant()
+        with suppress(PermissionError):
+            # An empty directory that a person made may let others write; this one is ours now.
+            os.chmod(self.path, 0o700)
         self._check_owner()
         mark = os.open(self._at(_MAKING), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
@@ -225,7 +228,7 @@ class FileJobStore(BackedJobStore):
     def _check_owner(self) -> None:
         """Refuse a directory in which others can plant records: loading one runs what it says."""
         status = os.stat(self.path)
-        strangers = stat.S_IMODE(status.st_mode) & stat.S_IWOTH
+        strangers = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if strangers or (status.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0):
             raise JobStoreUnavailableError(
                 f"cannot trust job store {show(self.path)}: other users can write there; "

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from toilcache.errors import NoSuchFileException, NoSuchJobException
 from toilcache.job_store import layout, originals, urls
-from toilcache.job_store.core import StoreCore
+from toilcache.job_store.core import DISK_ERRORS, StoreCore
 from toilcache.job_store.file_id import FileID
 
 TYPE_CHECKING = False
@@ -289,7 +289,7 @@ class Files(StoreCore):
                 raise NoSuchFileException(file_id) from error
             if place.job_id is not None:
                 raise NoSuchJobException(place.job_id) from error
-            raise
+            raise self._unavailable(error) from error
         except OSError as error:
             raise self._unavailable(error) from error
 
@@ -315,7 +315,7 @@ class Files(StoreCore):
             # The stream's own cleaning up may meet the full disk again; what counts is the first error.
             with suppress(OSError):
                 writer.__exit__(type(error), error, error.__traceback__)
-            if isinstance(error, OSError) and error.filename is None:
+            if isinstance(error, OSError) and error.errno in DISK_ERRORS and error.filename is None:
                 raise self._unavailable(error) from error
             raise
         with self._writing(place, name):
