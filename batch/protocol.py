@@ -59,10 +59,12 @@ def receive(sock: socket.socket, *, block: bool = True) -> tuple[Any, ...] | Non
 
     :raises BlockingIOError: nothing is there and ``block`` is False.
     """
+    flags = 0 if block else socket.MSG_DONTWAIT
     try:
-        data = sock.recv(_MAX_PACKET, 0 if block else socket.MSG_DONTWAIT)
+        data = sock.recv(_MAX_PACKET, flags)
     except ConnectionResetError:
-        return None
+        # The peer ended without reading all we sent. The kernel says so once, ahead of what the peer had sent.
+        data = sock.recv(_MAX_PACKET, flags)
     if not data:
         return None
     message: tuple[Any, ...] = pickle.loads(data)
