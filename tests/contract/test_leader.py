@@ -682,42 +682,29 @@ def _fresh(home: Path, number: int) -> Path:
 
 
 def test_what_won_stays_when_the_sync_was_slow(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sync that lets losers' files go ends only when a later attempt has written its file, and before it
-    commits.
-    """
+    """A sync begins before the attempt that will win is even issued, and ends after its commit."""
     go_on = threading.Event()
-    root = stage.save(job("root"))
+    root = stage.save(chain("first", "second"))
     writers = Writers(stage)
-    at_work: list[Callable[[], None]] = []
 
-    def work(request: JobRequest) -> list[Update] | None:
-        if request.version == 2:
-            return writers(request)  # it fails
-        store = stage.bench.another(resume=True)
-        store.begin_attempt(request.job_id, request.version)
-        desc = store.load_version(request.job_id, request.version)
-        writers._write(store, desc)
-
-        def commit() -> None:
-            desc.detach_body()
-            desc.has_result, desc.result = True, b"N."
-            store.update_job(desc)
-            adapter.report(ended(request, FINISHED))
-
-        at_work.append(commit)
-        go_on.set()
-        return None
-
-    discard = stage.store.discard_attempts
-
-    def discard_then_commit(job_id: str, keep: int | None) -> None:
-        discard(job_id, keep)
-        if at_work:
-            at_work.pop()()
+    def work(request: JobRequest) -> list[Update]:
+        updates = writers(request)
+        if (request.name, request.version) == ("second", 3):
+            go_on.set()
+        return updates
 
     monkeypatch.setattr(stage.store, "sync", lambda: go_on.wait(60))
-    monkeypatch.setattr(stage.store, "discard_attempts", discard_then_commit)
     adapter = NullAdapter(work)
     stage.lead(adapter, root, resume=True)
-    assert named(adapter) == [("root", 2), ("root", 3)]
-    assert files_of(stage.bench) == ["root"]
+    assert named(adapter) == [("first", 2), ("first", 3), ("second", 2), ("second", 3)]
+    assert files_of(stage.bench) == ["first", "second"]
+
+
+def test_the_log_of_the_last_failure_stays_until_the_job_succeeds(stage: Stage) -> None:
+    adapter = NullAdapter(lambda request: [ended(request, FAILED, log=b"what it printed")])
+    root = stage.save(job("root"))
+    with pytest.raises(FailedJobsException):
+        stage.lead(adapter, root, resume=True)
+    desc = stage.store.load_job(str(root.jobStoreID))
+    with desc.getLogFileHandle(stage.store) as log:
+        assert log.read() == b"what it printed"
