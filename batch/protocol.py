@@ -63,7 +63,7 @@ def receive(sock: socket.socket, *, block: bool = True) -> tuple[Any, ...] | Non
     try:
         data = sock.recv(_MAX_PACKET, flags)
     except ConnectionResetError:
-        # The peer ended without reading all we sent. The kernel says so once, ahead of what the peer had sent.
+        # The peer ended without reading all we sent. The kernel says so once, ahead of what the peer sent.
         data = sock.recv(_MAX_PACKET, flags)
     if not data:
         return None
