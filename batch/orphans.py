@@ -80,7 +80,7 @@ class Orphans:
         try:
             with open(os.path.join(self._notes_dir, name + ".note"), encoding="ascii") as note:
                 word, *lines = note.read().splitlines()
+            attempts = {(job_id, int(version)) for job_id, version in map(str.split, lines)}
         except (OSError, ValueError):
             return None
-        attempts = {(job_id, int(version)) for job_id, version in map(str.split, lines)}
         return word == "abandoned", attempts
