@@ -1,0 +1,125 @@
+"""Notes of hosts that an earlier leader left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from toilcache.batch import orphans as module
+from toilcache.batch.orphans import LOOK_SECONDS, Orphans
+
+
+class Node:
+    """A directory of notes, and who is alive."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.alive: set[str] = set()
+        self.now = 1000.0
+        self.orphans = Orphans(str(directory), "names")
+
+    def note(self, name: str, text: str, alive: bool = True) -> None:
+        (self.directory / f"{name}.note").write_text(text)
+        if alive:
+            self.alive.add(name)
+
+    def exists(self, base: str, name: str) -> bool:
+        assert base == "names"
+        return name in self.alive
+
+    def later(self) -> list[tuple[str, int]]:
+        self.now += LOOK_SECONDS
+        return sorted(self.orphans.ended())
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    directory = tmp_path / "it's the\n'notes'"
+    directory.mkdir()
+    node = Node(directory)
+    monkeypatch.setattr(module, "process_name_exists", node.exists)
+    monkeypatch.setattr(module.time, "monotonic", lambda: node.now)
+    return node
+
+
+def test_no_notes(node: Node) -> None:
+    (node.directory / "host-17.log").write_text("abandoned\njob 1\n")
+    assert node.orphans.find() == []
+    assert node.orphans.ended() == []
+    assert node.orphans.limit(None) is None
+    assert node.orphans.limit(7.0) == 7.0
+
+
+def test_what_abandoned_hosts_run_and_when_it_ends(node: Node) -> None:
+    node.note("a", "abandoned\njob1 1\njob2 17\n")
+    node.note("b", "abandoned\njob3 2\n")
+    node.note("dead", "abandoned\njob4 1\n", alive=False)
+    node.note("idle", "abandoned\n")
+    assert sorted(node.orphans.find()) == [("job1", 1), ("job2", 17), ("job3", 2)]
+    assert node.orphans.limit(None) == LOOK_SECONDS
+    assert node.orphans.limit(0.001) == 0.001
+    assert node.later() == []
+    node.note("a", "abandoned\njob2 17\n")
+    assert node.later() == [("job1", 1)]
+    assert node.later() == []
+    node.alive.discard("b")
+    assert node.later() == [("job3", 2)]
+    node.note("a", "abandoned\n")
+    assert node.later() == [("job2", 17)]
+    assert node.orphans.limit(None) is None
+
+
+def test_a_host_that_ended_and_took_its_note_along(node: Node) -> None:
+    node.note("a", "abandoned\njob1 1\n")
+    node.orphans.find()
+    (node.directory / "a.note").unlink()
+    assert node.later() == [("job1", 1)]
+
+
+def test_looking_is_not_done_more_often_than_needed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.note("a", "abandoned\njob1 1\n")
+    node.orphans.find()
+    node.later()
+    node.alive.clear()
+    node.now += LOOK_SECONDS / 2
+    assert node.orphans.ended() == []
+    node.now += LOOK_SECONDS / 2
+    assert node.orphans.ended() == [("job1", 1)]
+
+
+def test_a_host_is_given_time_to_notice(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.note("a", "serving\n")
+    looks: list[float] = []
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            node.note("a", "abandoned\njob1 1\n")
+
+    monkeypatch.setattr(module.time, "sleep", wait)
+    assert node.orphans.find() == [("job1", 1)]
+    assert len(looks) == 3
+
+
+def test_a_host_that_never_notices_is_taken_at_its_word_in_the_end(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.note("a", "serving\njob1 1\n")
+
+    def wait(seconds: float) -> None:
+        node.now += 1
+
+    monkeypatch.setattr(module.time, "sleep", wait)
+    assert node.orphans.find() == [("job1", 1)]
+
+
+def test_a_note_that_cannot_be_read(node: Node) -> None:
+    node.note("empty", "")
+    node.note("torn", "abandoned\njob1 x")
+    (node.directory / "bytes.note").write_bytes(b"\xff\xfe\n")
+    node.alive.add("bytes")
+    node.note("words", "abandoned\none two three\n")
+    assert node.orphans.find() == []
