@@ -28,6 +28,7 @@ demo: $(VENV)/.run  ## map real sequencing reads through leader, job store and w
 	"$(CURDIR)/$(BIN)/python" "$(CURDIR)/examples/demo.py" $(ARGS)
 
 test: lint  ## lint, types and layers, then every test with branch coverage
+	@rm -f .cache/coverage .cache/coverage.*
 	@$(BIN)/python -m pytest -W error --cov --cov-report=term $(ARGS)
 
 test-other:  ## the same in an environment of its own: make test-other PYTHON=python3.12
