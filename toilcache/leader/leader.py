@@ -213,6 +213,7 @@ class Leader:
             self._attempt_failed(node, desc)
             return
         self._reporter.messages(desc)
+        self._reporter.success_log(self._store, desc)
         self._journal.note("commit", node.id, version=desc.version)
         self.counts.ran += 1
         promised = list(node.desc.promised)

@@ -28,6 +28,7 @@ class Reporter:
 
     def __init__(self, config: Config) -> None:
         self._write_logs: str | None = config.writeLogs
+        self._wants_all_logs = config.writeLogsFromAllJobs
         wanted = not config.disableProgress and sys.stderr.isatty()
         self._line: _ProgressLine | None = _ProgressLine() if wanted else None
 
@@ -49,13 +50,13 @@ class Reporter:
             logger.log(level, "%s: %s", desc.displayName, text)
         for name, text in desc.user_streams:
             logger.info("%s, stream %s:\n%s", desc.displayName, name, text)
-            self._export(f"{desc.displayName}-{desc.jobStoreID}-{name}", text.encode())
+            self._export(desc, text.encode(), f"-{name}")
 
     def success_log(self, store: AbstractJobStore, desc: JobDescription) -> None:
         """Copy the log of a job that succeeded, where all logs are wanted."""
-        text = _read_log(store, desc)
+        text = _read_log(store, desc) if self._wants_all_logs else None
         if text is not None:
-            self._export(f"{desc.displayName}-{desc.jobStoreID}", text)
+            self._export(desc, text)
 
     def save_log(self, store: AbstractJobStore, job_id: str, text: bytes) -> str | None:
         """Put what a crashed job had printed into the store; returns the file's id, None if it printed
@@ -79,20 +80,24 @@ class Reporter:
         log = _read_log(store, desc)
         if not log:
             return
-        self._export(f"{desc.displayName}-{desc.jobStoreID}-v{desc.version - 1}", log)
+        self._export(desc, log, f"-v{desc.version - 1}")
         lines = log.decode(errors="replace").splitlines()
         if len(lines) == 1 and (desc.failure or "").strip() in lines[0]:
             return  # it says nothing more than the line above
         shown = "\n".join("    | " + line for line in lines[-LAST_LINES:])
         logger.warning("last lines of its log (%d in all):\n%s", len(lines), shown)
 
-    def _export(self, name: str, content: bytes) -> None:
+    def _export(self, desc: JobDescription, content: bytes, suffix: str = "") -> None:
         if self._write_logs is None:
             return
-        os.makedirs(self._write_logs, exist_ok=True)
-        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:200].lstrip(".")
-        with open(os.path.join(self._write_logs, safe + ".log"), "wb") as log:
-            log.write(content)
+        name = f"{str(desc.displayName)[:100]}-{desc.jobStoreID}{suffix[:80]}"
+        safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name).lstrip(".")
+        try:
+            os.makedirs(self._write_logs, exist_ok=True)
+            with open(os.path.join(self._write_logs, safe + ".log"), "wb") as log:
+                log.write(content)
+        except OSError as error:
+            logger.warning("cannot write a log: %s", error)  # the workflow is worth more than its logs
 
 
 def _read_log(store: AbstractJobStore, desc: JobDescription) -> bytes | None:
