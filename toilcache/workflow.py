@@ -45,6 +45,8 @@ class Toil:
         install_one_line_errors()
         self.options = options
         self.config: Config = config_from_options(options)
+        # Scripts choose between start and restart by it, and other options imply it.
+        options.restart = self.config.restart
         self._session: Session | None = None
 
     def __enter__(self) -> Toil:
