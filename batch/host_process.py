@@ -6,6 +6,7 @@ Knows how a host is started and spoken to. Must not know why a job is given to w
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
 from collections import deque
@@ -64,12 +65,13 @@ class HostProcess:
         finally:
             theirs.close()
             os.close(log)
-        protocol.send(self.socket, protocol.SETUP, setup)
+        self._send(protocol.SETUP, setup)
 
     def _forget_everything(self) -> None:
         self.running: dict[str, JobRequest] = {}
         self.queued: deque[JobRequest] = deque()
         self.broken: str | None = None
+        self._outbox: deque[tuple[Any, ...]] = deque()
         self._ends = 0
 
     def fileno(self) -> int:
@@ -138,7 +140,21 @@ class HostProcess:
         return lines[-1] if lines else "its host was killed"
 
     def _send(self, *message: Any) -> None:
+        self._outbox.append(message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send as much as the socket takes without waiting: the host may be waiting for us to read."""
         try:
-            protocol.send(self.socket, *message)
+            while self._outbox:
+                protocol.send(self.socket, *self._outbox[0], block=False)
+                self._outbox.popleft()
+        except BlockingIOError:
+            return
         except (BrokenPipeError, ConnectionResetError):
-            return  # poll sees the end of the socket, and what the host had is accounted for there
+            self._outbox.clear()  # poll sees the end of the socket, and what the host had is accounted for there
+
+    @property
+    def events(self) -> int:
+        """What to poll its socket for."""
+        return select.POLLIN | select.POLLOUT if self._outbox else select.POLLIN

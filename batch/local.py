@@ -102,10 +102,15 @@ class LocalAdapter:
 
     def _wait(self, timeout: float | None) -> None:
         milliseconds = None if timeout is None else math.ceil(max(0.0, timeout) * 1000)
-        for descriptor, _ in self._poll.poll(milliseconds):
+        for host in self._hosts.values():
+            self._poll.modify(host, host.events)
+        for descriptor, events in self._poll.poll(milliseconds):
             if descriptor == self._wake_reader:
                 os.read(self._wake_reader, 65536)
-            else:
+                continue
+            if events & select.POLLOUT:
+                self._hosts[descriptor].flush()
+            if events & ~select.POLLOUT:
                 self._hear(self._hosts[descriptor])
         self._dispatch()
 

@@ -42,12 +42,13 @@ LOG_TAIL = 16 * 1024
 _MAX_PACKET = 160 * 1024
 
 
-def send(sock: socket.socket, *message: Any) -> None:
-    """Send one message; blocks while the peer's buffer is full.
+def send(sock: socket.socket, *message: Any, block: bool = True) -> None:
+    """Send one message; waits while the peer's buffer is full.
 
+    :raises BlockingIOError: it is full and ``block`` is False.
     :raises OSError: the peer is gone (``EPIPE``, ``ECONNRESET``) or the message is over 160 KiB.
     """
-    sock.send(pickle.dumps(message, 4))
+    sock.send(pickle.dumps(message, 4), 0 if block else socket.MSG_DONTWAIT)
 
 
 def receive(sock: socket.socket, *, block: bool = True) -> tuple[Any, ...] | None:
