@@ -1,0 +1,75 @@
+"""What the jobs of the adapter contract do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from toilcache.job.job import Job
+
+DAEMON = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)", sys.argv[1]])
+    os._exit(0)
+os.wait()
+"""
+
+
+def quick(job: Job) -> str:
+    """Return at once."""
+    return "done"
+
+
+def wait_for(job: Job, gate: str) -> None:
+    """Say that the job runs, then wait until a file appears."""
+    with open(f"{gate}.{os.getpid()}.running", "w", encoding="ascii"):
+        pass
+    while not os.path.exists(gate):
+        time.sleep(0.005)
+
+
+def exit_at_once(job: Job, status: int) -> None:
+    """End without a word."""
+    os._exit(status)
+
+
+def crash(job: Job) -> None:
+    """End as a fault in a library would have it."""
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def call_exit(job: Job) -> None:
+    """Do what no job should."""
+    sys.exit(4)
+
+
+def fail(job: Job) -> None:
+    """Raise."""
+    raise ValueError("no such luck")
+
+
+def print_much(job: Job, then_exit: int | None) -> None:
+    """Print some megabytes, to both streams."""
+    for number in range(40_000):
+        print(f"line {number} " + "x" * 60)
+    os.write(2, b"the very last words\n")
+    sys.stdout.flush()
+    if then_exit is not None:
+        os._exit(then_exit)
+
+
+def daemonise(job: Job, marker: str) -> None:
+    """Leave a process behind that has a session of its own and no parent."""
+    pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", DAEMON, marker])
+    os.waitpid(pid, 0)
+
+
+def parent(job: Job) -> Any:
+    """Have one child, which the same worker can go on with."""
+    return job.addChildJobFn(quick, memory=job.memory, cores=job.cores, disk=job.disk).rv()

@@ -1,0 +1,536 @@
+"""What every batch adapter promises the leader (``toilcache.batch.model.BatchAdapter``).
+
+One suite over the adapter for this machine, with real hosts, processes and a real job store, and over the one
+without workers that other tests drive the leader with.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.contract import adapter_jobs
+from tests.fakes.null_adapter import Committer, NullAdapter, ended
+from toilcache.batch.host_process import run_marker
+from toilcache.batch.local import LocalAdapter
+from toilcache.batch.model import BatchAdapter, Ended, JobRequest, Record, Update
+from toilcache.batch.resources import Capacity, Pool
+from toilcache.config import Config
+from toilcache.errors import InsufficientSystemResources
+from toilcache.job.exit_reason import BatchJobExitReason as Reason
+from toilcache.job.job import Job
+from toilcache.job_store.file_job_store import FileJobStore
+from toilcache.node.coordination import NodeDirs, node_dirs
+
+GIVE_UP = 60.0
+SLOTS = 2
+MIB = 1 << 20
+
+
+class Bench:
+    """An adapter with two slots over a real job store, and jobs for it."""
+
+    adapter: BatchAdapter
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.store = FileJobStore(str(home / "the 'store'"))
+        self.store.initialize(Config(retryCount=0))
+        self.config = self.store.config
+        self.gate = str(home / "the gate\n'")
+        self.cleaned = 0
+        self.updates: list[Update] = []
+
+    def clean(self) -> None:
+        self.cleaned += 1
+
+    def request(self, function: Callable[..., Any], *args: Any, cores: float = 1, **more: Any) -> JobRequest:
+        """Save a job and make the request for its first attempt."""
+        job = Job.wrapJobFn(function, *args, cores=cores, memory=10 * MIB, disk=10 * MIB, **more)
+        job.assignConfig(self.config)
+        return JobRequest.of(job.saveAsRootJob(self.store))
+
+    def quick(self, **more: Any) -> JobRequest:
+        return self.request(adapter_jobs.quick, **more)
+
+    def tiny(self) -> JobRequest:
+        """One of many jobs that can run at the same time."""
+        return self.quick()._replace(cores=0.001, memory=1, disk=1)
+
+    def waiting(self, **more: Any) -> JobRequest:
+        """A job that runs until the gate is open."""
+        return self.request(adapter_jobs.wait_for, self.gate, **more)
+
+    def open_gate(self) -> None:
+        """Let the waiting jobs go on."""
+        Path(self.gate).touch()
+
+    def hear(self, condition: Callable[[], bool]) -> None:
+        """Take updates until something is true."""
+        deadline = time.monotonic() + GIVE_UP
+        while not condition():
+            assert time.monotonic() < deadline, (self.updates, self.adapter.running())
+            self.updates += self.adapter.updates(0.05)
+
+    def ends(self) -> dict[str, Ended]:
+        """The ends heard so far; no attempt may have two."""
+        ends = [update for update in self.updates if isinstance(update, Ended)]
+        assert len({end.job_id for end in ends}) == len(ends)
+        return {end.job_id: end for end in ends}
+
+    def end_of(self, *requests: JobRequest) -> list[Ended]:
+        """Wait for the ends of these."""
+        self.hear(lambda: all(request.job_id in self.ends() for request in requests))
+        found = [self.ends()[request.job_id] for request in requests]
+        assert [end.version for end in found] == [request.version for request in requests]
+        return found
+
+    def records(self) -> set[str]:
+        return {update.job_id for update in self.updates if isinstance(update, Record)}
+
+    def has_run(self, request: JobRequest) -> bool:
+        return not self.store.load_job(request.job_id).has_body()
+
+    def await_running(self, count: int) -> None:
+        """Wait until so many jobs are at work."""
+        self.hear(lambda: len(self.adapter.running()) >= count and self.at_work() >= count)
+
+    def at_work(self) -> int:
+        return len(list(self.home.glob("*.running")))
+
+
+class LocalBench(Bench):
+    """The adapter for this machine."""
+
+    adapter: LocalAdapter
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        (home / "work").mkdir()
+        (home / "coordination").mkdir()
+        self.dirs = node_dirs(str(self.config.workflowID), str(home / "work"), str(home / "coordination"))
+        self.adapter = self.new_adapter()
+
+    def new_adapter(self, setup: dict[str, Any] | None = None) -> LocalAdapter:
+        pool = Pool(Capacity(SLOTS, 1000 * MIB, 1000 * MIB, 0))
+        made = host_setup(self.store, self.dirs) | (setup or {})
+        return LocalAdapter(pool, str(self.config.workflowID), 1, made, self.clean)
+
+    def hosts(self) -> list[int]:
+        return [host.pid for host in self.adapter._hosts.values()]
+
+    def processes(self) -> list[int]:
+        """All processes of this workflow."""
+        marker = os.fsencode(run_marker(str(self.config.workflowID), 1))
+        found = []
+        for pid in psutil.pids():
+            try:
+                environ = Path(f"/proc/{pid}/environ").read_bytes()
+            except OSError:
+                continue
+            if marker in environ.split(b"\0"):
+                found.append(pid)
+        return found
+
+
+class NullBench(Bench):
+    """The adapter without workers."""
+
+    adapter: NullAdapter
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self._commit = Committer(self._connect)
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._waiting: list[JobRequest] = []
+        self.adapter = NullAdapter(self._work, SLOTS, SLOTS)
+
+    def _connect(self) -> FileJobStore:
+        store = FileJobStore(self.store.path)
+        store.resume()
+        return store
+
+    def request(self, function: Callable[..., Any], *args: Any, cores: float = 1, **more: Any) -> JobRequest:
+        request = super().request(function, *args, cores=cores, **more)
+        self._functions[request.job_id] = function
+        return request
+
+    def _work(self, request: JobRequest) -> list[Update] | None:
+        if self._functions[request.job_id] is adapter_jobs.wait_for:
+            self._waiting.append(request)
+            return None
+        return self._commit(request)
+
+    def at_work(self) -> int:
+        return len(self.adapter.running())
+
+    def open_gate(self) -> None:
+        self._functions = dict.fromkeys(self._functions, adapter_jobs.quick)
+        for request in self._waiting:
+            if request.job_id in self.adapter.running():
+                self.adapter.report(*self._commit(request))
+
+    def hear(self, condition: Callable[[], bool]) -> None:
+        super().hear(condition)
+
+    def clean(self) -> None:
+        raise AssertionError("there is nothing to clean")
+
+
+def host_setup(store: FileJobStore, dirs: NodeDirs) -> dict[str, Any]:
+    """The first message to a host; the main program is this test run, which no worker needs."""
+    return {
+        "locator": store.locator,
+        "node": (dirs.workflow_id, os.path.dirname(dirs.work), os.path.dirname(dirs.coordination)),
+        "jobs_dir": dirs.jobs,
+        "names_base": dirs.names_base,
+        "notes_dir": os.path.dirname(dirs.host_note("any")),
+        "sys_path": [str(Path(__file__).resolve().parents[2])],
+        "main": None,
+        "preload": False,
+    }
+
+
+@pytest.fixture(params=[LocalBench, NullBench])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    bench: Bench = request.param(tmp_path)
+    yield bench
+    bench.adapter.shutdown()
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[LocalBench]:
+    bench = LocalBench(tmp_path)
+    yield bench
+    bench.adapter.shutdown()
+    assert bench.processes() == []
+
+
+# Every adapter
+
+
+def test_each_attempt_has_its_record_and_one_end(bench: Bench) -> None:
+    requests = [bench.quick() for _ in range(50)]
+    bench.adapter.submit(requests[:20])
+    bench.adapter.submit(requests[20:])
+    bench.adapter.submit([])
+    ends = bench.end_of(*requests)
+    assert {end.reason for end in ends} == {Reason.FINISHED}
+    assert bench.records() == {request.job_id for request in requests}
+    assert all(bench.has_run(request) for request in requests)
+    assert bench.adapter.running() == {}
+    assert bench.adapter.updates(0.05) == []
+
+
+def test_a_request_that_can_never_run_is_refused(bench: Bench) -> None:
+    with pytest.raises(InsufficientSystemResources, match="cores"):
+        bench.adapter.check(bench.quick(cores=SLOTS + 1))
+    bench.adapter.check(bench.quick(cores=SLOTS))
+
+
+def test_what_runs_and_for_how_long(bench: Bench) -> None:
+    waiting = bench.waiting()
+    bench.adapter.submit([waiting])
+    bench.await_running(1)
+    assert set(bench.adapter.running()) == {waiting.job_id}
+    before = bench.adapter.running()[waiting.job_id]
+    assert bench.adapter.running()[waiting.job_id] >= before >= 0
+    bench.open_gate()
+    bench.end_of(waiting)
+    assert bench.adapter.running() == {}
+
+
+def test_no_more_run_than_there_is_room_for(bench: Bench) -> None:
+    requests = [bench.waiting() for _ in range(SLOTS + 3)]
+    bench.adapter.submit(requests)
+    bench.await_running(SLOTS)
+    bench.updates += bench.adapter.updates(0.05)
+    assert len(bench.adapter.running()) == bench.at_work() == SLOTS
+    bench.open_gate()
+    assert {end.reason for end in bench.end_of(*requests)} == {Reason.FINISHED}
+
+
+def test_cancelling_what_runs_and_what_waits(bench: Bench) -> None:
+    requests = [bench.waiting() for _ in range(SLOTS + 4)]
+    bench.adapter.submit(requests)
+    bench.await_running(SLOTS)
+    at_work = bench.adapter.running()
+    running = next(request for request in requests if request.job_id in at_work)
+    waiting = [request for request in requests if request.job_id not in at_work]
+    victims = [running, waiting[0], waiting[-1]]
+    bench.adapter.cancel([*(request.job_id for request in victims), "0123456789abcdef"])
+    assert {end.reason for end in bench.end_of(*victims)} == {Reason.KILLED}
+    assert not any(bench.has_run(request) for request in victims)
+    bench.open_gate()
+    rest = [request for request in requests if request not in victims]
+    assert {end.reason for end in bench.end_of(*rest)} == {Reason.FINISHED}
+
+
+def test_cancelling_twice_or_what_has_ended(bench: Bench) -> None:
+    quick, waiting = bench.quick(), bench.waiting()
+    bench.adapter.submit([quick])
+    bench.end_of(quick)
+    bench.adapter.submit([waiting])
+    bench.await_running(1)
+    bench.adapter.cancel([quick.job_id, waiting.job_id])
+    bench.adapter.cancel([waiting.job_id])
+    bench.end_of(waiting)
+    last = bench.quick()
+    bench.adapter.submit([last])
+    bench.end_of(last)
+    bench.ends()
+
+
+def test_an_attempt_may_follow_another_at_the_same_job(bench: Bench) -> None:
+    request = bench.waiting()
+    bench.adapter.submit([request])
+    bench.await_running(1)
+    bench.adapter.cancel([request.job_id])
+    bench.end_of(request)
+    bench.updates.clear()
+    bench.open_gate()
+    bench.adapter.submit([request])
+    assert [end.reason for end in bench.end_of(request)] == [Reason.FINISHED]
+
+
+def test_wake_ends_a_wait_without_limit(bench: Bench) -> None:
+    timer = threading.Timer(0.05, bench.adapter.wake)
+    timer.start()
+    assert bench.adapter.updates(None) == []
+    timer.join()
+
+
+def test_wake_before_a_wait_counts_and_many_do_not_block(bench: Bench) -> None:
+    for _ in range(100_000):
+        bench.adapter.wake()
+    assert bench.adapter.updates(None) == []
+
+
+def test_wake_from_a_signal_handler(bench: Bench) -> None:
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: bench.adapter.wake())
+    try:
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        assert bench.adapter.updates(None) == []
+        timer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_wait_with_a_limit_returns(bench: Bench) -> None:
+    assert bench.adapter.updates(0) == []
+    assert bench.adapter.updates(0.01) == []
+
+
+def test_nothing_of_an_earlier_leader_is_there(bench: Bench) -> None:
+    assert bench.adapter.adopt() == []
+
+
+def test_shutdown_at_work_and_again(bench: Bench) -> None:
+    bench.adapter.submit([bench.waiting() for _ in range(SLOTS + 3)])
+    bench.await_running(SLOTS)
+    bench.adapter.shutdown()
+    bench.adapter.shutdown()
+    if isinstance(bench, LocalBench):
+        assert bench.processes() == []
+        assert bench.cleaned == 1
+
+
+# Real processes
+
+
+def test_shutdown_before_anything_was_started(local: LocalBench) -> None:
+    local.adapter.shutdown()
+    assert local.cleaned == 1
+
+
+def test_a_host_serves_many_and_is_not_started_before_it_is_needed(local: LocalBench) -> None:
+    assert local.hosts() == []
+    requests = [local.quick() for _ in range(5)]
+    local.adapter.submit(requests)
+    local.end_of(*requests)
+    assert len(local.hosts()) == 1
+    more = [local.quick(), local.quick(cores=2)]
+    local.adapter.submit(more)
+    local.end_of(*more)
+    assert len(local.hosts()) == 2  # two threads for each library in the other one
+
+
+def test_a_killed_host_loses_what_ran_and_nothing_else(local: LocalBench) -> None:
+    requests = [local.waiting() for _ in range(SLOTS + 3)]
+    local.adapter.submit(requests)
+    local.await_running(SLOTS)
+    running = [request for request in requests if request.job_id in local.adapter.running()]
+    waiting = [request for request in requests if request not in running]
+    (host,) = local.hosts()
+    os.kill(host, signal.SIGKILL)
+    ends = local.end_of(*running)
+    assert {end.reason for end in ends} == {Reason.LOST}
+    assert "host was killed" in ends[0].detail
+    local.open_gate()
+    assert {end.reason for end in local.end_of(*waiting)} == {Reason.FINISHED}
+    assert local.hosts() != [host]
+
+
+def test_a_host_that_cannot_work_says_why(local: LocalBench) -> None:
+    local.adapter = local.new_adapter({"locator": "file:" + str(local.home / "no store")})
+    request = local.quick()
+    local.adapter.submit([request])
+    (end,) = local.end_of(request)
+    assert end.reason == Reason.ERROR
+    assert "no%20store: it does not exist" in end.detail
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "reason", "words"),
+    [
+        (adapter_jobs.exit_at_once, (3,), Reason.FAILED, "status 3"),
+        (adapter_jobs.exit_at_once, (0,), Reason.FINISHED, "ended"),
+        (adapter_jobs.crash, (), Reason.FAILED, "SIGSEGV"),
+        (adapter_jobs.call_exit, (), Reason.FAILED, "status 1"),
+        (adapter_jobs.fail, (), Reason.FAILED, "status 1"),
+    ],
+)
+def test_how_jobs_end(
+    local: LocalBench, function: Callable[..., Any], args: tuple[Any, ...], reason: Reason, words: str
+) -> None:
+    """None of these has run: without the record of a commit there is no success, whatever the status."""
+    request = local.request(function, *args)
+    local.adapter.submit([request])
+    (end,) = local.end_of(request)
+    assert end.reason == reason
+    assert words in end.detail
+    assert not local.has_run(request)
+    written = local.store.load_job(request.job_id)
+    told = function in (adapter_jobs.call_exit, adapter_jobs.fail)
+    assert (written.version, bool(written.failure)) == ((2, True) if told else (1, False))
+    quick = local.quick()
+    local.adapter.submit([quick])
+    assert [end.reason for end in local.end_of(quick)] == [Reason.FINISHED]
+
+
+def test_a_job_that_prints_much(local: LocalBench) -> None:
+    """What it printed hinders nobody; if it breaks, the last of it is told."""
+    fine, breaks = local.request(adapter_jobs.print_much, None), local.request(adapter_jobs.print_much, 7)
+    local.adapter.submit([fine, breaks])
+    good, bad = local.end_of(fine, breaks)
+    assert (good.reason, good.log_tail) == (Reason.FINISHED, b"")
+    assert "status 7" in bad.detail
+    assert bad.log_tail.endswith(b"\n")
+    assert b"line 39999 " in bad.log_tail
+    assert b"the very last words" in bad.log_tail
+    assert len(bad.log_tail) <= 16 * 1024
+    assert good.max_rss > MIB
+
+
+def test_the_next_job_s_log_begins_anew(local: LocalBench) -> None:
+    first = local.request(adapter_jobs.print_much, 7)
+    local.adapter.submit([first])
+    local.end_of(first)
+    second = local.request(adapter_jobs.exit_at_once, 7)
+    local.adapter.submit([second])
+    (end,) = local.end_of(second)
+    assert end.log_tail == b""
+
+
+def test_what_a_job_left_running_is_killed_before_its_end_is_told(local: LocalBench) -> None:
+    """A daemon: forked twice, in a session of its own, another program, adopted by the host.
+
+    It has had its SIGKILL by then; the kernel may take a moment."""
+    marker = f"left-behind-{os.urandom(6).hex()}"
+    other = local.waiting()
+    request = local.request(adapter_jobs.daemonise, marker)
+    local.adapter.submit([other])
+    local.await_running(1)
+    local.adapter.submit([request])
+    local.end_of(request)
+    assert local.has_run(request)
+    local.hear(lambda: alive_with(marker) == [])
+    local.open_gate()
+    assert [end.reason for end in local.end_of(other)] == [Reason.FINISHED]  # it was not taken for a stray
+
+
+def alive_with(word: str) -> list[int]:
+    """The processes with this word on their command line, zombies left aside."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if word in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_chain_ends_once_under_the_id_it_was_issued_as(local: LocalBench) -> None:
+    request = local.request(adapter_jobs.parent)
+    local.adapter.submit([request])
+    local.end_of(request)
+    parent = local.store.load_job(request.job_id)
+    assert parent.chained_to is not None
+    assert local.records() == {request.job_id, parent.chained_to}
+    assert not local.store.load_job(parent.chained_to).has_body()
+    assert set(local.ends()) == {request.job_id}
+
+
+def test_a_stale_attempt_is_refused_and_ends(local: LocalBench) -> None:
+    request = local.quick()
+    desc = local.store.load_job(request.job_id)
+    local.store.update_job(desc)
+    local.adapter.submit([request])
+    (end,) = local.end_of(request)
+    assert end.reason == Reason.FAILED
+    assert local.records() == set()
+    assert local.store.load_job(request.job_id).version == 2
+
+
+def test_a_worker_killed_from_outside(local: LocalBench) -> None:
+    request = local.waiting()
+    local.adapter.submit([request])
+    local.await_running(1)
+    (mark,) = local.home.glob("*.running")
+    os.kill(int(mark.name.split(".")[-2]), signal.SIGKILL)
+    (end,) = local.end_of(request)
+    assert end.reason in (Reason.KILLED, Reason.MEMLIMIT)  # the latter if the kernel killed something meanwhile
+
+
+def test_more_messages_than_the_sockets_hold(local: LocalBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many jobs start and end at once: adapter and host must not wait for each other to read."""
+    make_pair = socket.socketpair
+
+    def small_pair(*arguments: Any) -> tuple[socket.socket, socket.socket]:
+        pair = make_pair(*arguments)
+        for end in pair:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel makes it a few messages
+        return pair
+
+    monkeypatch.setattr(socket, "socketpair", small_pair)
+    requests = [local.tiny() for _ in range(60)]
+    local.adapter.submit(requests)
+    assert {end.reason for end in local.end_of(*requests)} == {Reason.FINISHED}
+
+
+def test_an_abandoned_host_lets_its_jobs_finish_for_the_next_leader(local: LocalBench) -> None:
+    running = [local.waiting() for _ in range(SLOTS)]
+    queued = local.waiting()
+    local.adapter.submit([*running, queued])
+    local.await_running(SLOTS)
+    for host in local.adapter._hosts.values():
+        host.socket.close()
+    dead, local.adapter = local.adapter, local.new_adapter()
+    assert sorted(local.adapter.adopt()) == sorted((request.job_id, 1) for request in running)
+    local.open_gate()
+    assert {end.reason for end in local.end_of(*running)} == {Reason.LOST}
+    assert all(local.has_run(request) for request in running)
+    assert not local.has_run(queued)
+    for host in dead._hosts.values():
+        host.reap(block=True)
