@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests.contract import adapter_jobs
-from tests.fakes.null_adapter import Committer, NullAdapter, ended
+from tests.fakes.null_adapter import Committer, NullAdapter
 from toilcache.batch.host_process import run_marker
 from toilcache.batch.local import LocalAdapter
 from toilcache.batch.model import BatchAdapter, Ended, JobRequest, Record, Update
@@ -500,7 +500,8 @@ def test_a_worker_killed_from_outside(local: LocalBench) -> None:
     (mark,) = local.home.glob("*.running")
     os.kill(int(mark.name.split(".")[-2]), signal.SIGKILL)
     (end,) = local.end_of(request)
-    assert end.reason in (Reason.KILLED, Reason.MEMLIMIT)  # the latter if the kernel killed something meanwhile
+    # The latter if the kernel has killed something else for memory meanwhile.
+    assert end.reason in (Reason.KILLED, Reason.MEMLIMIT)
 
 
 def test_more_messages_than_the_sockets_hold(local: LocalBench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.fakes.job_stores import KINDS, Bench
-from tests.fakes.null_adapter import Committer, NullAdapter, ended
+from tests.fakes.leader_stage import Stage, chain, diamond, job, named
+from tests.fakes.null_adapter import NullAdapter, ended
 from toilcache.batch.model import JobRequest, Record, Update
-from toilcache.config import Config
 from toilcache.errors import (
     ConcurrentFileModificationException,
     FailedJobsException,
     LeaderFencedError,
-    NoSuchJobException,
-    WorkflowStopped,
 )
 from toilcache.job.description import JobDescription
 from toilcache.job.exit_reason import BatchJobExitReason
@@ -27,92 +23,15 @@ from toilcache.job.job import Job
 from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.leader import leader as module
 from toilcache.leader.attempts import FREE_LOSSES
-from toilcache.leader.journal import Status, replay
-from toilcache.leader.leader import Leader
 from toilcache.leader.report import Reporter
 
 FINISHED, FAILED, LOST = BatchJobExitReason.FINISHED, BatchJobExitReason.FAILED, BatchJobExitReason.LOST
 KILLED = BatchJobExitReason.KILLED
 
 
-class Killed(BaseException):
-    """The leader is killed: nothing of it runs any more."""
-
-
-class Stage:
-    """A workflow in a store, and leaders for it."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.store = bench.store
-        self.config: Config = bench.store.config
-        self.config.retryCount = 1
-        self.config.retryBackoff = 0.0001
-        self.store.write_config()
-        self.leader: Leader | None = None
-
-    def worker(self, change: Callable[[AbstractJobStore, JobDescription], object] | None = None) -> Committer:
-        """A worker with its own connection for each attempt."""
-        connect = lambda: self.bench.another(resume=True)  # noqa: E731
-        return Committer(connect) if change is None else Committer(connect, change)
-
-    def save(self, root: Job) -> JobDescription:
-        root.assignConfig(self.config)
-        return root.saveAsRootJob(self.store)
-
-    def lead(
-        self,
-        adapter: NullAdapter,
-        root: JobDescription,
-        resume: bool = False,
-        adopted: Sequence[tuple[str, int]] = (),
-    ) -> Leader:
-        """Lead to the end."""
-        run = self.store.claim_run()
-        self.leader = Leader(self.store, self.config, adapter, run, Reporter(self.config))
-        self.leader.run(root, resume=resume, adopted=adopted)
-        return self.leader
-
-    def lead_again(self, adapter: NullAdapter) -> Leader:
-        """Lead what an earlier leader left, as a restart does."""
-        return self.lead(adapter, self.store.clean(), resume=True)
-
-    def status(self) -> Status:
-        events = []
-        for open_journal in self.store.journals():
-            with open_journal() as lines:
-                events += list(replay(lines))
-        return Status(events)
-
-    def jobs(self) -> list[str]:
-        """The names of all jobs that the store holds."""
-        return sorted(desc.jobName for desc in self.store.jobs())
-
-
 @pytest.fixture(params=KINDS)
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
     return Stage(Bench(request.param, tmp_path))
-
-
-def job(name: str, **attributes: Any) -> Job:
-    """A job that the adapter runs, so that its body does not matter."""
-    return Job(memory=1000, cores=1, disk=1000, displayName=name, unitName=name, **attributes)
-
-
-def named(adapter: NullAdapter) -> list[tuple[str, int]]:
-    """What was submitted: names and versions."""
-    return [(request.name, request.version) for request in adapter.submitted]
-
-
-def diamond() -> Job:
-    """A root with two children that share one, and a follow-on."""
-    root, left, right, shared = job("root"), job("left"), job("right"), job("shared")
-    root.addChild(left)
-    root.addChild(right)
-    left.addChild(shared)
-    right.addChild(shared)
-    root.addFollowOn(job("last"))
-    return root
 
 
 # The way through
@@ -182,7 +101,9 @@ def test_an_end_without_a_record_is_no_success(stage: Stage) -> None:
 
 
 def test_a_hint_without_a_record_is_no_success(stage: Stage) -> None:
-    adapter = NullAdapter(lambda request: [Record(request.job_id, request.version + 1), ended(request, FAILED)])
+    adapter = NullAdapter(
+        lambda request: [Record(request.job_id, request.version + 1), ended(request, FAILED)]
+    )
     with pytest.raises(FailedJobsException):
         stage.lead(adapter, stage.save(job("root")))
     assert len(adapter.submitted) == 2
@@ -393,13 +314,6 @@ class Chainer:
         return [*updates, ended(request, FINISHED)] if self._hints else [ended(request, FINISHED)]
 
 
-def chain(*names: str) -> Job:
-    root = last = job(names[0])
-    for name in names[1:]:
-        last = last.addChild(job(name))
-    return root
-
-
 @pytest.mark.parametrize("hints", [True, False])
 def test_a_chain_is_issued_once(stage: Stage, hints: bool) -> None:
     adapter = NullAdapter(Chainer(stage, hints=hints))
@@ -467,244 +381,3 @@ def test_an_idle_leader_learns_by_its_heartbeat_that_it_is_fenced(
 
     with pytest.raises(LeaderFencedError):
         stage.lead(NullAdapter(claimed), stage.save(job("root")))
-
-
-# What waits for a sync (I3)
-
-
-class Deleter:
-    """A job whose commit wants a file deleted."""
-
-    def __init__(self, stage: Stage) -> None:
-        with stage.store.write_file_stream() as (stream, file_id):
-            stream.write(b"content")
-        self.file_id = file_id
-
-    def __call__(self, store: AbstractJobStore, desc: JobDescription) -> None:
-        desc.filesToDelete = [self.file_id]
-
-
-def test_before_the_sync_nothing_is_deleted_and_nothing_said(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, go_on, returned = threading.Event(), threading.Event(), threading.Event()
-
-    def sync() -> None:
-        begun.set()
-        assert go_on.wait(60)
-
-    delete = Deleter(stage)
-    root = stage.save(diamond())
-    monkeypatch.setattr(stage.store, "sync", sync)
-    deleted: list[str] = []
-    delete_job = stage.store.delete_job
-    monkeypatch.setattr(stage.store, "delete_job", lambda job_id: (deleted.append(job_id), delete_job(job_id)))
-
-    def lead() -> None:
-        stage.lead(NullAdapter(stage.worker(delete)), root)
-        returned.set()
-
-    thread = threading.Thread(target=lead)
-    thread.start()
-    assert begun.wait(60)
-    other = stage.bench.another(resume=True)
-    while sum(not desc.has_body() for desc in other.jobs()) < 5:
-        assert thread.is_alive()
-    assert not returned.wait(0.05)
-    assert other.file_exists(delete.file_id)
-    assert deleted == []
-    go_on.set()
-    thread.join(60)
-    assert returned.is_set()
-    assert not other.file_exists(delete.file_id)
-    assert len(deleted) == len(set(deleted)) == 4
-
-
-def test_a_sync_that_fails_ends_the_leader_and_deletes_nothing(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def sync() -> None:
-        raise OSError(5, "the disk is broken")
-
-    delete = Deleter(stage)
-    root = stage.save(diamond())
-    monkeypatch.setattr(stage.store, "sync", sync)
-    with pytest.raises(OSError, match="the disk is broken"):
-        stage.lead(NullAdapter(stage.worker(delete)), root)
-    assert len(stage.jobs()) == 5
-    assert stage.store.file_exists(delete.file_id)
-    monkeypatch.undo()
-    stage.lead_again(NullAdapter(stage.worker()))
-    assert len(stage.jobs()) == 1
-    assert not stage.store.file_exists(delete.file_id)
-
-
-# Stopping and going on
-
-
-def test_the_kill_flag_stops_the_leader(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KILL_FLAG_SECONDS", 0.001)
-    root = stage.save(job("root"))
-    stage.store.write_kill_flag(True)
-    with pytest.raises(WorkflowStopped) as stopped:
-        stage.lead(NullAdapter(lambda request: None), root)
-    assert "kill flag" in stopped.value.why
-    assert stage.status().ended
-
-
-def test_attempts_that_still_run_are_adopted_and_not_issued_again(stage: Stage) -> None:
-    worker = stage.worker()
-    requests: list[JobRequest] = []
-
-    def die(request: JobRequest) -> None:
-        requests.append(request)
-        raise Killed
-
-    root = stage.save(chain("a", "b"))
-    with pytest.raises(Killed):
-        stage.lead(NullAdapter(die), root)
-    adapter = NullAdapter(worker)
-    orphan = requests[0]
-    worker.commit(orphan)
-    adapter.report(ended(orphan, LOST, "ended under an earlier leader"))
-    root = stage.store.load_root_job()
-    stage.lead(adapter, stage.store.load_version(orphan.job_id, 1), True, [(orphan.job_id, orphan.version)])
-    assert [name for name, _ in named(adapter)] == ["b"]
-
-
-def test_an_adopted_attempt_that_ends_without_a_record_is_tried_again(stage: Stage) -> None:
-    root = stage.save(job("root"))
-    adapter = NullAdapter(stage.worker())
-    request = JobRequest(str(root.jobStoreID), 1, "root", 1, 1, 1, 0, False)
-    adapter.report(ended(request, LOST))
-    stage.lead(adapter, root, True, [(request.job_id, 1)])
-    assert named(adapter) == [("root", 2)]
-
-
-def test_what_an_earlier_leader_issued_is_fenced_before_it_is_issued_again(stage: Stage) -> None:
-    root = stage.save(job("root"))
-    late = stage.bench.another(resume=True)
-    late.begin_attempt(str(root.jobStoreID), 1)
-    desc = late.load_version(str(root.jobStoreID), 1)
-    adapter = NullAdapter(stage.worker())
-    stage.lead(adapter, root, resume=True)
-    assert named(adapter) == [("root", 2)]
-    desc.detach_body()
-    with pytest.raises((ConcurrentFileModificationException, NoSuchJobException)):
-        late.update_job(desc)
-
-
-class DyingAdapter(NullAdapter):
-    """Dies with the leader at its n-th step; a step is a submit, a start of a job, or a look for updates."""
-
-    def __init__(self, work: Callable[[JobRequest], list[Update]], steps: int) -> None:
-        super().__init__(self._run, slots=1)
-        self._really_work = work
-        self._steps = steps
-
-    def _step(self) -> None:
-        if self._steps <= 0:
-            raise Killed
-        self._steps -= 1
-
-    def submit(self, requests: Sequence[JobRequest]) -> None:
-        self._step()
-        super().submit(requests)
-
-    def updates(self, timeout: float | None) -> list[Update]:
-        self._step()
-        return super().updates(timeout)
-
-    def _run(self, request: JobRequest) -> list[Update]:
-        self._step()
-        return self._really_work(request)
-
-    def cancel(self, job_ids: Collection[str]) -> None:
-        raise AssertionError("nothing is cancelled here")
-
-
-class Writers:
-    """Workers whose jobs write one file each; every first attempt at a job fails after it wrote its file."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._failed: set[str] = set()
-        self._worker = stage.worker(self._write)
-
-    def _write(self, store: AbstractJobStore, desc: JobDescription) -> None:
-        with store.write_file_stream(job_id=str(desc.jobStoreID), basename="out") as (stream, _):
-            stream.write(desc.displayName.encode())
-
-    def __call__(self, request: JobRequest) -> list[Update]:
-        if request.name in self._failed:
-            return self._worker(request)
-        self._failed.add(request.name)
-        return [self._worker.fail(request), ended(request, FAILED)]
-
-
-def files_of(bench: Bench) -> list[str]:
-    """What the files say that jobs wrote to outlive them."""
-    backend = bench.store._backend
-    found = []
-    waiting = ["kept"]
-    while waiting:
-        scope = waiting.pop()
-        for name in backend.names(scope):
-            key = f"{scope}/{name}"
-            if scope.count("/") == 3:
-                found.append(backend.get(key).decode())
-            else:
-                waiting.append(key)
-    return sorted(found)
-
-
-def test_a_leader_that_is_killed_again_and_again(stage: Stage) -> None:
-    """Killed at its n-th step, continued, killed at its n-th step, ...: one file for each job at the end."""
-    for steps in (3, 4, 5, 7, 11, 1000):
-        stage = Stage(Bench(stage.bench.kind, _fresh(stage.bench.home, steps)))
-        root = stage.save(diamond())
-        writers = Writers(stage)
-        for tries in range(200):
-            adapter = DyingAdapter(writers, steps + tries // 20)
-            try:
-                stage.lead(adapter, root) if not tries else stage.lead_again(adapter)
-                break
-            except Killed:
-                continue
-        assert files_of(stage.bench) == ["last", "left", "right", "root", "shared"]
-        assert len(stage.jobs()) == 1
-
-
-def _fresh(home: Path, number: int) -> Path:
-    directory = home / f"workflow {number}"
-    directory.mkdir()
-    return directory
-
-
-def test_what_won_stays_when_the_sync_was_slow(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sync begins before the attempt that will win is even issued, and ends after its commit."""
-    go_on = threading.Event()
-    root = stage.save(chain("first", "second"))
-    writers = Writers(stage)
-
-    def work(request: JobRequest) -> list[Update]:
-        updates = writers(request)
-        if (request.name, request.version) == ("second", 3):
-            go_on.set()
-        return updates
-
-    monkeypatch.setattr(stage.store, "sync", lambda: go_on.wait(60))
-    adapter = NullAdapter(work)
-    stage.lead(adapter, root, resume=True)
-    assert named(adapter) == [("first", 2), ("first", 3), ("second", 2), ("second", 3)]
-    assert files_of(stage.bench) == ["first", "second"]
-
-
-def test_the_log_of_the_last_failure_stays_until_the_job_succeeds(stage: Stage) -> None:
-    adapter = NullAdapter(lambda request: [ended(request, FAILED, log=b"what it printed")])
-    root = stage.save(job("root"))
-    with pytest.raises(FailedJobsException):
-        stage.lead(adapter, root, resume=True)
-    desc = stage.store.load_job(str(root.jobStoreID))
-    with desc.getLogFileHandle(stage.store) as log:
-        assert log.read() == b"what it printed"

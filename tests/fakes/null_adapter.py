@@ -1,7 +1,7 @@
 """A batch adapter that runs jobs inside the leader's own process, one at a time and without any worker.
 
-It takes requests and calls a function that does what a worker would: write a commit record to the store. Tests
-replace that function to inject failures; a benchmark of the leader alone uses it as it is.
+It takes requests and calls a function that does what a worker would: write a commit record to the store.
+Tests replace that function to inject failures; a benchmark of the leader alone uses it as it is.
 """
 
 from __future__ import annotations

@@ -77,9 +77,7 @@ def test_a_host_that_ended_and_took_its_note_along(node: Node) -> None:
     assert node.later() == [("job1", 1)]
 
 
-def test_looking_is_not_done_more_often_than_needed(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_looking_is_not_done_more_often_than_needed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     node.note("a", "abandoned\njob1 1\n")
     node.orphans.find()
     node.later()

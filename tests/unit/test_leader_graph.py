@@ -282,7 +282,7 @@ def test_resume_of_a_diamond_with_one_predecessor_through(world: World) -> None:
 
 
 def test_resume_finds_values_that_were_kept(world: World) -> None:
-    """Jobs that nothing but a promise leads to: done, kept for their values, and deleted after the last use."""
+    """Jobs that nothing but a promise leads to: done, kept for their values, deleted after the last use."""
     world.job("value", ran=True, refs=["inner"])
     world.job("inner", ran=True)
     world.job("x", promised=["value"])

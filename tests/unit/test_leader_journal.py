@@ -105,7 +105,9 @@ def test_a_torn_tail_costs_the_torn_event_alone(cut: int) -> None:
     status(content)
 
 
-@pytest.mark.parametrize("rubbish", [b"\0\0\0\0\n", b"[1]\n", b"17\n", b'{"t": 1}\n', b"\xff\xfe\n", b"null\n"])
+@pytest.mark.parametrize(
+    "rubbish", [b"\0\0\0\0\n", b"[1]\n", b"17\n", b'{"t": 1}\n', b"\xff\xfe\n", b"null\n"]
+)
 def test_rubbish_between_events_is_passed_over(rubbish: bytes) -> None:
     """A torn line of an earlier run stands in the middle once the journal goes on."""
     content = written(*RUN)

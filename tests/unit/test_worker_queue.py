@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -130,8 +129,8 @@ class Pair:
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
-    yield Pair()
+def pair() -> Pair:
+    return Pair()
 
 
 def test_a_queued_job_starts_when_a_running_one_ends(pair: Pair) -> None:
