@@ -152,7 +152,8 @@ class HostProcess:
         except BlockingIOError:
             return
         except (BrokenPipeError, ConnectionResetError):
-            self._outbox.clear()  # poll sees the end of the socket, and what the host had is accounted for there
+            # Poll sees the end of the socket, and what the host had is accounted for there.
+            self._outbox.clear()
 
     @property
     def events(self) -> int:
