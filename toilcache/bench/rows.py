@@ -12,9 +12,11 @@ import time
 from typing import Any
 
 from toilcache.process import run
+from toilcache.removal import robust_rmtree
 
 FAN_SIZES = (200, 1200)
 CHAIN_SIZES = (20, 220)
+LEADER_SIZES = (500, 5500)
 
 
 def run_workflow(kind: str, size: int, directory: str) -> dict[str, Any]:
@@ -75,6 +77,32 @@ def worker_import(directory: str) -> float:
     return sorted(differences)[len(differences) // 2]
 
 
+def run_leader(size: int, directory: str) -> dict[str, Any]:
+    """Run the leader alone over ``size`` jobs; returns its figures."""
+    store = os.path.join(directory, f"leader-{size}-{os.urandom(4).hex()}")
+    done = run([sys.executable, "-m", "toilcache.bench.leader_alone", str(size), store])
+    robust_rmtree(store)
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def leader_rate(directory: str) -> float:
+    """Jobs per second of the leader alone: the marginal rate between two sizes."""
+    few, many = (run_leader(size, directory)["seconds"] for size in LEADER_SIZES)
+    return float((LEADER_SIZES[1] - LEADER_SIZES[0]) / (many - few))
+
+
+def leader_cpu(directory: str) -> float:
+    """Milliseconds of processor time per job of the leader alone."""
+    few, many = (run_leader(size, directory)["cpu"] for size in LEADER_SIZES)
+    return float(1000 * (many - few) / (LEADER_SIZES[1] - LEADER_SIZES[0]))
+
+
+def leader_memory(directory: str) -> float:
+    """Peak memory of the leader with 100,000 jobs, in MiB."""
+    return float(run_leader(100_000, directory)["peak_memory"] / (1 << 20))
+
+
 def _wall(command: list[str]) -> float:
     began = time.perf_counter()
     pid = os.posix_spawn(command[0], command, os.environ)
@@ -88,4 +116,7 @@ ROWS = {
     "chain": (chain, "ms/job"),
     "empty": (empty, "s"),
     "worker-import": (worker_import, "s"),
+    "leader": (leader_rate, "jobs/s"),
+    "leader-cpu": (leader_cpu, "ms/job"),
+    "leader-memory": (leader_memory, "MiB"),
 }
