@@ -141,6 +141,13 @@ def fill(path: str) -> None:
                 continue
 
 
+def returns_into_a_full_disk() -> str:
+    """Leave no byte for the result, say under which pid, and return."""
+    fill(os.environ["FILL"])
+    Path(os.environ["WITNESS"], "pid").write_text(str(os.getpid()), encoding="ascii")
+    return "kept"
+
+
 def imports(job: Job) -> Any:
     if not mended():
         job.fileStore.import_file("file:///no/such file")

@@ -13,6 +13,9 @@ import pytest
 
 from tests.contract import bad_workflow
 from tests.runs import QUOTED, Place
+from toilcache.config import Config
+from toilcache.errors import JobStoreUnavailableError
+from toilcache.job_store.file_job_store import FileJobStore
 
 MIB = 1 << 20
 
@@ -284,6 +287,35 @@ def test_a_job_store_that_fills_up_to_the_last_byte(place: Place, tmp_path: Path
         place.restart(MENDED="1").check_result([7, 10_000_000])
         assert (tmp_path / "value 7").read_text(encoding="ascii") == "."
     place.check_clean()
+
+
+def test_a_result_waits_for_room(place: Place, tmp_path: Path) -> None:
+    disk = place.base / "disk"
+    place.store = disk / "store"
+    with mounted(disk, f"size={20 * MIB}"):
+        ballast = disk / "ballast"
+        leader = place.begin("--kind", "returns_into_a_full_disk", FILL=str(ballast))
+        pid = tmp_path / "pid"
+        place.wait_for(lambda: pid.exists() and pid.read_text(encoding="ascii"), leader)
+        # The job's output is a file without a name.
+        output = Path(f"/proc/{pid.read_text(encoding='ascii')}/fd/1")
+        place.wait_for(lambda: output.read_text(encoding="utf-8").count("trying again in") >= 2, leader)
+        ballast.unlink()
+        place.finish(leader).check_result("kept")
+    place.check_clean()
+
+
+def test_no_room_for_a_heartbeat(place: Place) -> None:
+    disk = place.base / "disk"
+    with mounted(disk, f"size={MIB}"):
+        store = FileJobStore(str(disk / "store"))
+        store.initialize(Config())
+        run = store.claim_run()
+        bad_workflow.fill(str(disk / "ballast"))
+        with pytest.raises(JobStoreUnavailableError, match="free some space"):
+            store.beat(run)
+        (disk / "ballast").unlink()
+        store.beat(run)
 
 
 def test_no_room_for_a_job_store_at_all(place: Place) -> None:

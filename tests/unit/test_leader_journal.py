@@ -112,3 +112,16 @@ def test_rubbish_between_events_is_passed_over(rubbish: bytes) -> None:
     """A torn line of an earlier run stands in the middle once the journal goes on."""
     content = written(*RUN)
     assert status(rubbish + content + rubbish).as_dict()["jobs"] == COUNTS
+
+
+def test_a_full_disk_delays_events_and_loses_none(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with open("/dev/full", "wb", buffering=0) as full, path.open("ab", buffering=0) as room:
+        journal = Journal(full)
+        journal.note("begin", run=1)
+        journal.flush()
+        journal.note("end")
+        journal.flush()
+        journal._stream = room
+        journal.flush()
+    assert [event["e"] for event in replay(path.read_bytes().splitlines())] == ["begin", "end"]

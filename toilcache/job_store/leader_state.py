@@ -59,7 +59,10 @@ class LeaderState(StoreCore):
     def beat(self, run: int) -> None:
         """Show that the leader of this run is alive; LeaderFencedError if a newer run has begun."""
         self.check_run(run)
-        self._backend.put(layout.run(run, ".beat"), b"%d\n" % run)
+        try:
+            self._backend.put(layout.run(run, ".beat"), b"%d\n" % run)
+        except OSError as error:
+            raise self._unavailable(error) from error
 
     def last_beat(self) -> float | None:
         """Return when the newest run last showed life, in seconds since 1970 by the storage's clock.

@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
+from errno import EDQUOT, ENOSPC
 from typing import IO, Any
 
 
 class Journal:
-    """Writes events; they are in the file at the latest when :meth:`flush` returns."""
+    """Writes events; they are in the file when :meth:`flush` returns, unless the disk is full."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._lines: list[str] = []
+        self._unwritten = b""
 
     def note(self, event: str, job: str | None = None, **fields: Any) -> None:
         """Add an event; ``fields`` must be JSON values."""
@@ -30,12 +32,17 @@ class Journal:
         self._lines.append(json.dumps(record, separators=(",", ":")))
 
     def flush(self) -> None:
-        """Hand what was noted to the operating system."""
+        """Hand what was noted to the operating system; what a full disk refuses waits for the next call."""
         if self._lines:
-            text = "\n".join(self._lines) + "\n"
+            self._unwritten += ("\n".join(self._lines) + "\n").encode()
             self._lines.clear()
-            self._stream.write(text.encode())
-            self._stream.flush()
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._stream.write(self._unwritten) :]
+                self._stream.flush()
+        except OSError as error:
+            if error.errno not in (ENOSPC, EDQUOT):
+                raise
 
     def close(self) -> None:
         """Flush and close the file."""

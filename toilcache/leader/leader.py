@@ -19,6 +19,7 @@ from toilcache.config import Config
 from toilcache.errors import (
     FailedJobsException,
     InsufficientSystemResources,
+    JobStoreUnavailableError,
     NoSuchJobException,
     WorkflowStopped,
 )
@@ -369,7 +370,12 @@ class Leader:
         self._journal.note("progress", jobs=self.counts.as_dict())
 
     def _beat(self) -> None:
-        self._store.beat(self._run)
+        try:
+            self._store.beat(self._run)
+        except JobStoreUnavailableError as error:
+            logger.warning(
+                "%s", error
+            )  # a full disk: workers wait for room to commit, and so does the leader
 
     def _look_at_durations(self) -> None:
         limit = float(self._config.maxJobDuration or 0)
