@@ -1,4 +1,4 @@
-"""Every way to write a workflow works: scripts, modules, programs without a file; awkward names and places."""
+"""Every way to write a workflow works: scripts, modules, programs without a file; with awkward names."""
 
 from __future__ import annotations
 
