@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy
+import numpy.random
 
 from toilcache import Job, Toil
 
@@ -140,11 +140,19 @@ def waits(job: Job) -> str:
     return "mended"
 
 
-def leaves_children(job: Job) -> str:
+def leaves_children(job: Job) -> Any:
     """End while processes it started are still there, one of them in a session of its own."""
-    subprocess.Popen(["sleep", "1000"])
-    subprocess.Popen(["sleep", "1000"], start_new_session=True)
-    return "left"
+    near = subprocess.Popen(["sleep", "1000"])
+    far = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    return job.addChildFn(those_alive, [near.pid, far.pid], **SMALL).rv()
+
+
+def those_alive(pids: list[int]) -> list[int]:
+    """The processes that are still there when there was time to end them."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end and any(os.path.exists(f"/proc/{pid}") for pid in pids):
+        time.sleep(0.01)
+    return [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
 
 
 def handlers() -> list[str]:

@@ -58,7 +58,7 @@ def reseed() -> None:
     """
     mtrand = sys.modules.get("numpy.random")
     if mtrand is not None:
-        mtrand.seed(int.from_bytes(os.urandom(4), "little"))
+        mtrand.seed(list(os.urandom(16)))
 
 
 def unlinked_file(directory: str) -> int:
