@@ -13,7 +13,7 @@ from toilcache.errors import ProcessError
 from toilcache.io import mkdtemp, robust_rmtree
 from toilcache.process import run
 
-IMAGE_BYTES = 4 << 30
+IMAGE_BYTES = 8 << 30
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def _mount_image(base: str) -> str:
     image, mounted = os.path.join(base, "disk.img"), os.path.join(base, "disk")
     with open(image, "wb") as disk:
         disk.truncate(IMAGE_BYTES)
-    run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image])
+    run(["mkfs.ext4", "-q", "-i", "8192", "-E", "lazy_itable_init=0,lazy_journal_init=0", image])
     os.mkdir(mounted)
     run(["mount", "-o", "loop", image, mounted])
     return mounted
