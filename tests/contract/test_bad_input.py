@@ -164,7 +164,7 @@ def test_settings_that_mean_nothing(place: Place) -> None:
         ("size_root", ["'2 Gigs'", "2 GiB"]),
         ("unpicklable_root", ["'hand_back'", "argument 1 'x'", "_thread.lock"]),
         ("promise_of_nobody", ["'hand_back'", "not in the workflow", "addChild"]),
-        ("missing_import", ["file:///no/such%20file", "there is no such file"]),
+        ("missing_import", ["cannot import file:///no/such%20file", "there is no such file"]),
         ("directory_import", ["is a directory"]),
     ],
 )

@@ -142,7 +142,7 @@ def waits(job: Job) -> str:
 
 def leaves_children(job: Job) -> Any:
     """End while processes it started are still there, one of them in a session of its own."""
-    near = subprocess.Popen(["sleep", "1000"])
+    near = subprocess.Popen(["sleep", "1000"], env={"PATH": os.environ["PATH"]})
     far = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     return job.addChildFn(those_alive, [near.pid, far.pid], **SMALL).rv()
 
