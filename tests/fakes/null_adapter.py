@@ -6,10 +6,12 @@ Tests replace that function to inject failures; a benchmark of the leader alone 
 
 from __future__ import annotations
 
-import queue
+import os
+import select
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 
 from toilcache.batch.model import Ended, JobRequest, Record, Update
 from toilcache.errors import InsufficientSystemResources
@@ -44,7 +46,11 @@ class NullAdapter:
         self._pending: deque[JobRequest] = deque()
         self._running: dict[str, tuple[JobRequest, float]] = {}
         self._ready: list[Update] = []
-        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def __del__(self) -> None:
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
 
     def check(self, request: JobRequest) -> None:
         if request.cores > self._max_cores:
@@ -68,11 +74,9 @@ class NullAdapter:
     def updates(self, timeout: float | None) -> list[Update]:
         while not self._ready and self._pending and len(self._running) < self._slots:
             self._start(self._pending.popleft())
-        if not self._ready:
-            try:
-                self._woken.get(timeout=timeout)
-            except queue.Empty:
-                return []
+        # No queue.SimpleQueue: its get with a time-out of microseconds can wait for ever (Python 3.11).
+        if not self._ready and select.select([self._wake_reader], [], [], timeout)[0]:
+            os.read(self._wake_reader, 65536)
         ready, self._ready = self._ready, []
         return ready
 
@@ -88,7 +92,8 @@ class NullAdapter:
             self._ready.append(update)
 
     def wake(self) -> None:
-        self._woken.put(None)
+        with suppress(BlockingIOError):  # full of earlier calls: it wakes anyway
+            os.write(self._wake_writer, b"w")
 
     def running(self) -> dict[str, float]:
         now = time.monotonic()
