@@ -25,6 +25,11 @@ _THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 _DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+# As -m would, but without modules of the current directory, which may have the names of Python's own.
+_START = (
+    "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
+    "from toilcache.worker.__main__ import main; sys.exit(main(sys.argv[2:]))"
+)
 WORKFLOW_MARKER = "TOILCACHE_WORKFLOW"
 
 
@@ -57,7 +62,7 @@ class HostProcess:
         log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             self.pid = spawn(
-                [sys.executable, "-m", "toilcache.worker", "3"],
+                [sys.executable, "-c", _START, "toilcache.worker", "3"],
                 env=environment,
                 pass_fds=[(theirs.fileno(), 3), (log, 1), (log, 2)],
                 new_session=True,

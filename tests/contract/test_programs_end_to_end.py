@@ -95,6 +95,17 @@ def test_a_script_that_a_relative_path_names(place: Place) -> None:
     place.check_clean()
 
 
+def test_modules_of_the_current_directory_are_not_meant(place: Place) -> None:
+    for name in ("socket", "select", "random", "toilcache"):
+        (place.base / f"{name}.py").write_text("raise ValueError('the wrong module')\n", encoding="ascii")
+    directory = place.base / "elsewhere"
+    directory.mkdir()
+    (directory / "flow.py").write_text(GUARDED, encoding="ascii")
+    argv = [sys.executable, str(directory / "flow.py"), *small(place)]
+    place.finish(place.spawn(argv)).check_result(ANSWER)
+    place.check_clean()
+
+
 def test_a_script_without_a_main_guard(place: Place) -> None:
     script = place.base / "bare.py"
     script.write_text(BARE, encoding="ascii")
