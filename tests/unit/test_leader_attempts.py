@@ -138,3 +138,20 @@ def test_a_finished_chain_is_not_adopted(bench: Bench, attempts: Attempts) -> No
     gone.desc = bench.commit(gone.id, chained_to="deleted since")
     assert attempts.adopt([(gone.id, 1)], {gone.id: gone}) == []
     assert len(attempts) == 0
+
+
+def test_a_job_of_a_chain_has_the_time_of_one_job(
+    bench: Bench, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    first, second = new_node(bench), new_node(bench)
+    attempts.issue(first)
+    assert attempts.overdue({first.id: 9.0}, limit=10.0) == {}
+    assert attempts.overdue({first.id: 11.0}, limit=10.0) == {first.id: first}
+    attempts.chain(first, second)
+    clock[0] += 5
+    assert attempts.overdue({first.id: 16.0}, limit=10.0) == {}
+    clock[0] += 6
+    assert attempts.overdue({first.id: 22.0}, limit=10.0) == {first.id: second}
+    assert attempts.overdue({"unknown": 99.0}, limit=10.0) == {}

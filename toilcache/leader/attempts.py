@@ -6,6 +6,7 @@ what won."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from random import uniform
 
@@ -28,6 +29,7 @@ class Attempts:
         self._store = store
         self._current: dict[str, Node] = {}
         self._issued_as: dict[str, str] = {}
+        self._chained_at: dict[str, float] = {}
         self._losses: dict[str, int] = {}
         self._failures: dict[str, int] = {}
 
@@ -47,7 +49,21 @@ class Attempts:
         del self._issued_as[node.id]
         self._current[issue] = successor
         self._issued_as[successor.id] = issue
+        self._chained_at[issue] = time.monotonic()
         return True
+
+    def overdue(self, running: dict[str, float], limit: float) -> dict[str, Node]:
+        """Return the jobs that run longer than ``limit`` seconds, by the id that their chain was issued as.
+
+        :param running: the seconds for which each chain has run; a job in it counts from where it began.
+        """
+        now = time.monotonic()
+        found = {}
+        for issue, seconds in running.items():
+            node = self._current.get(issue)
+            if node is not None and min(seconds, now - self._chained_at.get(issue, 0.0)) > limit:
+                found[issue] = node
+        return found
 
     def current(self, issued_as: str) -> Node | None:
         """Return the job that the chain issued for this job was last known to run."""
@@ -60,6 +76,7 @@ class Attempts:
     def ended(self, issued_as: str) -> None:
         """The chain issued for this job has no process any more."""
         node = self._current.pop(issued_as, None)
+        self._chained_at.pop(issued_as, None)
         if node is not None:
             self._issued_as.pop(node.id, None)
 

@@ -379,13 +379,11 @@ class Leader:
 
     def _look_at_durations(self) -> None:
         limit = float(self._config.maxJobDuration or 0)
-        late = [job_id for job_id, seconds in self._adapter.running().items() if seconds > limit]
+        late = self._attempts.overdue(self._adapter.running(), limit)
         if late:
             self._check_run()
-            for job_id in late:
-                node = self._attempts.current(job_id)
-                if node is not None:
-                    self._overdue[node.id] = f"was killed: it ran longer than --maxJobDuration {limit:g} s"
+            for node in late.values():
+                self._overdue[node.id] = f"was killed: it ran longer than --maxJobDuration {limit:g} s"
             self._adapter.cancel(late)
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
