@@ -30,6 +30,7 @@ from toilcache.errors import (
 from toilcache.job.description import JobDescription
 from toilcache.job_store import layout
 from toilcache.job_store.file_job_store import FileJobStore
+from toilcache.removal import robust_rmtree
 
 NOBODY = 65534
 
@@ -176,19 +177,31 @@ def test_making_a_store_fails_without_a_trace(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(JobStoreUnavailableError, match="no hard links"):
         FileJobStore(str(tmp_path / "store")).initialize(Config())
     assert os.listdir(tmp_path) == []
+    monkeypatch.undo()
+
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FileJobStore, "keep_reserve", full)
+    with pytest.raises(JobStoreUnavailableError, match="No space left"):
+        FileJobStore(str(tmp_path / "store")).initialize(Config())
+    assert os.listdir(tmp_path) == []
 
 
 def test_destroying_goes_on_after_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.job()
 
-    def fails(_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
+    def fails_at_last(path: str) -> None:
+        if path.endswith("/trash"):
+            raise OSError(errno.EIO, "Input/output error")
+        robust_rmtree(path)
 
-    monkeypatch.setattr("toilcache.job_store.file_job_store.robust_rmtree", fails)
+    monkeypatch.setattr("toilcache.job_store.file_job_store.robust_rmtree", fails_at_last)
     with pytest.raises(JobStoreUnavailableError, match="Input/output error"):
         bench.store.destroy()
     monkeypatch.undo()
-    bench.another(resume=True).destroy()
+    assert sorted(os.listdir(bench.where)) == ["trash", "version"]
+    bench.another().destroy()
     assert not os.path.exists(bench.where)
 
 
@@ -323,6 +336,21 @@ def test_a_late_link_into_a_deleted_job(bench: Bench, monkeypatch: pytest.Monkey
         bench.store.update_job(job)
     assert os.listdir(f"{bench.where}/trash") == []
     assert not bench.store.job_exists(str(job.jobStoreID))
+
+
+def test_clean_removes_what_a_deletion_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, job = bench.job(), bench.job()
+    bench.store.set_root_job(str(root.jobStoreID))
+
+    def busy(path: str) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr("toilcache.job_store.directory._remove", busy)
+    bench.store.delete_job(str(job.jobStoreID))
+    assert len(os.listdir(f"{bench.where}/trash")) == 1
+    monkeypatch.undo()
+    bench.store.clean()
+    assert os.listdir(f"{bench.where}/trash") == []
 
 
 def test_a_link_that_a_server_did_twice(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

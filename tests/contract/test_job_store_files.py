@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
@@ -181,6 +182,13 @@ def test_a_failing_block_leaves_nothing(bench: Bench, encoding: str | None) -> N
     with pytest.raises(NoSuchFileException), bench.store.read_shared_file_stream("x"):
         pass
     assert list(bench.home.rglob(".tmp*")) == []
+
+
+def test_an_error_of_the_block_stays_what_it_is(bench: Bench) -> None:
+    for error in (OSError(errno.ENOENT, "mine"), OSError(errno.EACCES, "mine"), OSError("mine")):
+        with pytest.raises(OSError, match="mine") as caught, bench.store.write_file_stream():
+            raise error
+        assert caught.value is error
 
 
 def test_text_streams(bench: Bench) -> None:

@@ -44,6 +44,7 @@ def test_initialize_draws_a_workflow_id_and_resume_finds_the_configuration(bench
     other = bench.another(resume=True)
     assert other.config.workflowID == config.workflowID
     assert other.config.retryCount == 3
+    assert other.config.workflowAttemptNumber == 0
     assert other.locator == bench.store.locator == config.jobStore
 
 

@@ -46,7 +46,9 @@ class Bench:
         self.home = home
         self.where = str(home / "it's a\n'-store' %41")
         self.store = self.another()
-        self.store.initialize(Config(retryCount=3))
+        config = Config(retryCount=3)
+        config.workflowAttemptNumber = 7
+        self.store.initialize(config)
 
     def another(self, resume: bool = False) -> BackedJobStore:
         """Connect as another process would."""
