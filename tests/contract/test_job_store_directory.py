@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,20 @@ def test_a_store_that_is_just_being_made_exists(tmp_path: Path) -> None:
     store.initialize(Config())
     assert refused == [True]
     FileJobStore(store.path).resume()
+
+
+@pytest.mark.parametrize(("code", "works"), [(errno.ENOLCK, True), (errno.EIO, False)])
+def test_a_file_system_without_locks_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, works: bool
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("toilcache.job_store.file_job_store.fcntl.flock", no_locks)
+    store = FileJobStore(str(tmp_path / "store"))
+    with nullcontext() if works else pytest.raises(JobStoreUnavailableError, match="Input/output error"):
+        store.initialize(Config())
+    assert os.path.exists(f"{store.path}/version") is works
 
 
 def test_making_a_store_fails_without_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from contextlib import contextmanager, suppress
-from errno import EEXIST, ENOSYS, ENOTSUP, EPERM
+from errno import ENOLCK, ENOSYS, EOPNOTSUPP, EPERM
 
 from toilcache.errors import (
     JobStoreExistsException,
@@ -189,8 +189,8 @@ class FileJobStore(BackedJobStore):
         except (BlockingIOError, FileNotFoundError):
             same = False
         except OSError as error:
-            # File systems without locks answer ENOLCK or ENOSYS; there the leader's own lock has to do.
-            if error.errno == EEXIST:
+            # On a file system without locks the leader's own lock has to do.
+            if error.errno not in (ENOLCK, ENOSYS, EOPNOTSUPP):
                 raise
             same = True
         if not same:
@@ -243,7 +243,7 @@ class FileJobStore(BackedJobStore):
             os.link(first, second)
             os.unlink(second)
         except OSError as error:
-            if error.errno not in (EPERM, ENOSYS, ENOTSUP):
+            if error.errno not in (EPERM, ENOSYS, EOPNOTSUPP):
                 raise
             raise JobStoreUnavailableError(
                 f"cannot use {show(self.path)} as a job store: its file system has no hard links "
