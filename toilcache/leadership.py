@@ -36,26 +36,24 @@ def take_lead(store: AbstractJobStore, dirs: NodeDirs, *, force: bool) -> Iterat
     with dirs.hold(), ExitStack() as stack:
         lock = FileLock(dirs.leader_lock(store.locator), timeout=0)
         try:
-            lock.acquire()
+            stack.enter_context(lock)
         except Timeout:
-            raise LeaderAliveError(_refusal(store, "by a process on this machine")) from None
+            if not force:  # by force, the newer run number is what keeps the other leader out
+                raise LeaderAliveError(_refusal(store, "by a process on this machine")) from None
+        if not force:
+            refuse_if_alive(store)
+        run = store.claim_run()
+        stack.enter_context(dirs.hold(run))
+        store.write_leader_pid()
+        store.write_leader_node_id()
+        _write_note(store, run, living=True)
+        store.beat(run)
         try:
-            if not force:
-                refuse_if_alive(store)
-            run = store.claim_run()
-            stack.enter_context(dirs.hold(run))
-            store.write_leader_pid()
-            store.write_leader_node_id()
-            _write_note(store, run, living=True)
-            store.beat(run)
-            try:
-                yield run
-            finally:
-                with suppress(FileNotFoundError):  # the store may have been removed meanwhile
-                    if store.current_run() == run:
-                        _write_note(store, run, living=False)
+            yield run
         finally:
-            lock.release()
+            with suppress(FileNotFoundError):  # the store may have been removed meanwhile
+                if store.current_run() == run:
+                    _write_note(store, run, living=False)
 
 
 def refuse_if_alive(store: AbstractJobStore) -> None:

@@ -15,6 +15,7 @@ from toilcache.batch.model import JobRequest, Update
 from toilcache.errors import (
     ConcurrentFileModificationException,
     FailedJobsException,
+    JobStoreUnavailableError,
     NoSuchJobException,
     WorkflowStopped,
 )
@@ -94,7 +95,7 @@ def test_a_sync_that_fails_ends_the_leader_and_deletes_nothing(
     delete = Deleter(stage)
     root = stage.save(diamond())
     monkeypatch.setattr(stage.store, "sync", sync)
-    with pytest.raises(OSError, match="the disk is broken"):
+    with pytest.raises(JobStoreUnavailableError, match="the disk is broken"):
         stage.lead(NullAdapter(stage.worker(delete)), root)
     assert len(stage.jobs()) == 5
     assert stage.store.file_exists(delete.file_id)

@@ -1,7 +1,7 @@
 """The workflow of the kill tests: 200 jobs, each writes one global file, the result depends on every job.
 
 A root fans out to twelve short chains and a tail of single jobs; a follow-on sums up what all of them return.
-Run as a script by the tests, which kill parts of it. """
+Run as a script by the tests, which kill parts of it."""
 
 from __future__ import annotations
 

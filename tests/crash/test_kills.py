@@ -1,7 +1,7 @@
 """kill -9 of a worker, a worker host and the leader, in the middle of a workflow of 200 jobs (I1, I2, I8).
 
 The moment is drawn by a printed seed, as a number of files that jobs have written by then, so that it does
-not depend on the speed of the machine. """
+not depend on the speed of the machine."""
 
 from __future__ import annotations
 

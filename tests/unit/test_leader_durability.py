@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from toilcache.errors import JobStoreUnavailableError
 from toilcache.leader import durability
 from toilcache.leader.durability import SyncGate
 
@@ -108,15 +109,18 @@ def test_drain_may_be_limited(disk: Disk) -> None:
     assert not disk.gate.empty
 
 
-@pytest.mark.parametrize("error", [OSError(5, "broken disk"), RuntimeError("a fault of ours")])
-def test_a_failed_sync_lets_nothing_go(disk: Disk, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(OSError(5, "broken disk"), JobStoreUnavailableError), (RuntimeError("a fault of ours"), RuntimeError)],
+)
+def test_a_failed_sync_lets_nothing_go(disk: Disk, error: BaseException, kind: type[Exception]) -> None:
     disk.gate.add("a")
     disk.gate.poll(now=True)
     disk.finish(error)
     for _ in range(2):
-        with pytest.raises(type(error), match=str(error.args[-1])):
+        with pytest.raises(kind, match=str(error.args[-1])):
             disk.gate.poll()
-        with pytest.raises(type(error), match=str(error.args[-1])):
+        with pytest.raises(kind, match=str(error.args[-1])):
             disk.gate.drain()
     assert not disk.gate.empty
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from toilcache.errors import JobStoreUnavailableError
+
 GROUP_SECONDS = 0.05
 GROUP_SIZE = 100
 
@@ -55,12 +57,12 @@ class SyncGate:
     def poll(self, *, now: bool = False) -> list[Any]:
         """Return the consequences that have become safe, and start the next sync when it is due (or ``now``).
 
-        :raises OSError: the sync failed; nothing queued was let go.
+        :raises JobStoreUnavailableError: the sync failed; nothing queued was let go.
         """
         safe: list[Any] = []
         if self._syncing and self._ended.is_set():
             if self._error is not None:
-                raise self._error
+                raise _for_a_person(self._error)
             safe, self._syncing = self._syncing, []
         due = self.due_in()
         if due is not None and (now or due <= 0):
@@ -70,7 +72,7 @@ class SyncGate:
     def drain(self, timeout: float | None = None) -> list[Any]:
         """Sync until nothing is left that was queued before the call; returns all that became safe.
 
-        :raises OSError: a sync failed.
+        :raises JobStoreUnavailableError: a sync failed. OSError: it took longer than ``timeout`` seconds.
         """
         safe = self.poll(now=True)
         while self._syncing:
@@ -112,3 +114,15 @@ class SyncGate:
                 self._error = error
             self._ended.set()
             self._wake()
+
+
+def _for_a_person(error: BaseException) -> BaseException:
+    """Say what a failing disk means for the workflow; any other error is a fault of ours and stays as it is."""
+    if not isinstance(error, OSError):
+        return error
+    wrapped = JobStoreUnavailableError(
+        f"cannot sync the job store: {error.strerror or error}; nothing was deleted; "
+        "look after its disk or server, then continue with --restart"
+    )
+    wrapped.__cause__ = error
+    return wrapped

@@ -89,6 +89,9 @@ class Leader:
                 self._begin(root, adopted)
                 self._loop()
                 self._finish()
+            except NoSuchJobException:
+                self._check_run()  # a newer run may have finished jobs that we still know of
+                raise
             finally:
                 self._journal.note("end", jobs=self.counts.as_dict())
                 self._journal.close()
