@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from toilcache.batch import protocol
@@ -51,8 +52,11 @@ def host_environment(marker: str, threads: int, devices: tuple[int, ...]) -> dic
 class HostProcess:
     """A started worker host.
 
+    Its end is told by ``pidfd``, not by the end of the socket: what a job leaves behind may hold that open.
     ``running`` are the attempts that have a process, ``queued`` those the host starts by itself, one for each
-    that ends, in this order: so the adapter always knows what runs without being told."""
+    that ends, in this order: so the adapter always knows what runs without being told. ``silent`` after the
+    last message.
+    """
 
     def __init__(self, environment: dict[str, str], setup: dict[str, Any], log_path: str) -> None:
         self._forget_everything()
@@ -70,12 +74,14 @@ class HostProcess:
         finally:
             theirs.close()
             os.close(log)
+        self.pidfd = os.pidfd_open(self.pid)
         self._send(protocol.SETUP, setup)
 
     def _forget_everything(self) -> None:
         self.running: dict[str, JobRequest] = {}
         self.queued: deque[JobRequest] = deque()
         self.broken: str | None = None
+        self.silent = False
         self._outbox: deque[tuple[Any, ...]] = deque()
         self._ends = 0
 
@@ -127,13 +133,12 @@ class HostProcess:
         """Ask the host to kill what it runs and to end."""
         self._send(protocol.STOP)
 
-    def reap(self, *, block: bool) -> bool:
-        """Collect the exit status; True once the process is gone."""
-        try:
-            pid, _ = os.waitpid(self.pid, 0 if block else os.WNOHANG)
-        except ChildProcessError:
-            return True
-        return pid != 0
+    def close(self) -> None:
+        """Wait for the process, which has been told to end or was seen to have ended, and let go of it."""
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        self.socket.close()
 
     def last_words(self) -> str:
         """Say why the host ended, as far as it printed it."""

@@ -48,6 +48,7 @@ class LocalAdapter:
         self._clean = clean
         self._pending = Pending()
         self._hosts: dict[int, HostProcess] = {}
+        self._by_pidfd: dict[int, HostProcess] = {}
         self._by_threads: dict[int, HostProcess] = {}
         self._devices = list(range(pool.capacity.accelerators))
         self._lent: dict[int, tuple[int, ...]] = {}
@@ -103,28 +104,41 @@ class LocalAdapter:
     def _wait(self, timeout: float | None) -> None:
         milliseconds = None if timeout is None else math.ceil(max(0.0, timeout) * 1000)
         for host in self._hosts.values():
-            self._poll.modify(host, host.events)
+            if not host.silent:
+                self._poll.modify(host, host.events)
+        dead: list[HostProcess] = []
         for descriptor, events in self._poll.poll(milliseconds):
             if descriptor == self._wake_reader:
                 os.read(self._wake_reader, 65536)
-                continue
-            if events & select.POLLOUT:
-                self._hosts[descriptor].flush()
-            if events & ~select.POLLOUT:
-                self._hear(self._hosts[descriptor])
+            elif descriptor in self._by_pidfd:
+                dead.append(self._by_pidfd[descriptor])
+            else:
+                if events & select.POLLOUT:
+                    self._hosts[descriptor].flush()
+                if events & ~select.POLLOUT:
+                    self._hear(self._hosts[descriptor])
+        for host in dead:
+            self._hear(host)
+            self._bury(host)
         self._dispatch()
 
     def _hear(self, host: HostProcess) -> None:
         """Take all messages of a host."""
-        while True:
+        while not host.silent:
             try:
                 message = protocol.receive(host.socket, block=False)
             except BlockingIOError:
                 return
             if message is None:
-                self._bury(host)
+                self._silence(host)
                 return
             self._understand(host, message)
+
+    def _silence(self, host: HostProcess) -> None:
+        """Nothing more will come from its socket; the end of its process is told by another descriptor."""
+        if not host.silent:
+            host.silent = True
+            self._poll.unregister(host.fileno())
 
     def _understand(self, host: HostProcess, message: tuple[Any, ...]) -> None:
         verb = message[0]
@@ -163,15 +177,15 @@ class LocalAdapter:
 
     def _bury(self, host: HostProcess) -> None:
         """A host is gone: what ran is lost, what it only had queued goes back among the pending."""
+        self._silence(host)
+        self._poll.unregister(host.pidfd)
         descriptor = host.fileno()
-        self._poll.unregister(descriptor)
-        del self._hosts[descriptor]
+        del self._hosts[descriptor], self._by_pidfd[host.pidfd]
         self._by_threads = {
             threads: other for threads, other in self._by_threads.items() if other is not host
         }
         self._devices += self._lent.pop(descriptor, ())
-        host.socket.close()
-        host.reap(block=True)
+        host.close()
         if host.broken:
             reason, detail = BatchJobExitReason.ERROR, f"cannot be run by its worker: {host.broken}"
         else:
@@ -226,23 +240,24 @@ class LocalAdapter:
         log_path = os.path.join(self._setup["notes_dir"], f"host-{os.urandom(6).hex()}.log")
         host = HostProcess(environment, self._setup, log_path)
         self._hosts[host.fileno()] = host
+        self._by_pidfd[host.pidfd] = host
         self._poll.register(host.fileno(), select.POLLIN)
+        self._poll.register(host.pidfd, select.POLLIN)
         return host
 
     def shutdown(self) -> None:
         if self._closed:
             return
         self._closed = True
-        hosts = list(self._hosts.values())
-        for host in hosts:
+        for host in self._hosts.values():
             host.stop()
         deadline = time.monotonic() + STOP_SECONDS
         while self._hosts and time.monotonic() < deadline:
             self._wait(deadline - time.monotonic())
         for run in range(self._run, 0, -1):
             end_marked_processes(run_marker(self._workflow_id, run))
-        for host in hosts:
-            host.reap(block=True)
+        for host in self._hosts.values():
+            host.close()
         self._clean()
 
 

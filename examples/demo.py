@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -32,7 +31,7 @@ from mapper import (
     table_rows,
 )
 
-from toilcache import FileID, Job, Toil
+from toilcache import Job, Toil
 
 DATA = Path(__file__).resolve().parent / "data"
 SMALL = {"cores": 1, "memory": "256 MiB", "disk": "64 MiB"}
@@ -112,14 +111,6 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def import_input(toil: Toil, source: str) -> FileID | None:
-    """Bring an input into the job store; one that cannot be read ends the script with a sentence."""
-    try:
-        return toil.import_file(source)
-    except OSError as error:
-        sys.exit(f"demo.py: error: cannot read {source}: {error.strerror or error}; name a file or a URL")
-
-
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Run the workflow in its job store, by default one that lives only as long."""
     with ExitStack() as stack:
@@ -131,7 +122,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if options.restart:
             result = toil.restart()
         else:
-            files = {name: import_input(toil, getattr(options, name)) for name in INPUTS}
+            files = {name: toil.import_file(getattr(options, name)) for name in INPUTS}
             result = toil.start(Job.wrapJobFn(map_reads, files, options.parts, **SMALL))
         if options.output:
             toil.export_file(result["table"], os.path.abspath(options.output))

@@ -109,11 +109,11 @@ def _describe(status: Status) -> str:
     state = "ended" if status.ended else "running"
     lines = [
         f"{state} (run {status.run}): {jobs['done']} of {jobs['known']} jobs done, {jobs['ran']} ran, "
-        f"{len(status.running)} running, {jobs['failed']} failed, {jobs['retried']} attempts retried"
+        f"{len(status.running)} issued, {jobs['failed']} failed, {jobs['retried']} attempts retried"
     ]
     now = time.time()
     for job, details in list(status.running.items())[:20]:
-        lines.append(f"  running {now - details['since']:.0f} s: {details['name'] or job} {job}")
+        lines.append(f"  issued {now - details['since']:.0f} s ago: {details['name'] or job} {job}")
     lines += [f"  failed: {job}: {why}" for job, why in status.failed.items()]
     return "\n".join(lines)
 

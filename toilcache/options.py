@@ -146,7 +146,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             None,
             "DIR",
             "directory on each node, local to it and never on a network file system, through which its "
-            "workers find each other; small (default: the first usable one, such as $XDG_RUNTIME_DIR)",
+            "workers find each other; small (default: beside the work directory if that is local, else in "
+            "the first usable one of /tmp, /var/tmp and /dev/shm)",
         ),
     ),
     "running jobs": (

@@ -534,4 +534,4 @@ def test_an_abandoned_host_lets_its_jobs_finish_for_the_next_leader(local: Local
     assert all(local.has_run(request) for request in running)
     assert not local.has_run(queued)
     for host in dead._hosts.values():
-        host.reap(block=True)
+        host.close()

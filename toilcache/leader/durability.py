@@ -117,7 +117,7 @@ class SyncGate:
 
 
 def _for_a_person(error: BaseException) -> BaseException:
-    """Say what a failing disk means for the workflow; any other error is a fault of ours and stays as it is."""
+    """Say what a failing disk means for the workflow; any other error is a fault of ours and stays."""
     if not isinstance(error, OSError):
         return error
     wrapped = JobStoreUnavailableError(

@@ -100,6 +100,8 @@ class Status:
         elif kind in ("progress", "end"):
             self.counts.update(event["jobs"])
             self.ended = kind == "end"
+            if self.ended:
+                self.running.clear()
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from toilcache.errors import ConcurrentFileModificationException, NoSuchJobException
+from toilcache.errors import ConcurrentFileModificationException, JobException, NoSuchJobException
 from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.job.body import dumps
 from toilcache.job.exit_reason import BatchJobExitReason
@@ -106,6 +106,11 @@ class _Run:
 
     def _commit(self, file_store: AbstractFileStore, value: Any) -> None:
         desc = self._desc
+        if desc.services:
+            raise JobException(
+                f"cannot run the services of job {desc}: they can be described, but nothing starts them yet; "
+                "start and stop what you need inside the jobs that use it"
+            )
         data, refs = dumps(value, f"the return value of job {desc}")
         desc.has_result = True
         desc.result_refs = list(refs)

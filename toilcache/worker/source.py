@@ -53,6 +53,7 @@ class SocketSource(WorkSource):
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
+        self._socket.set_inheritable(False)  # programs that jobs start must not keep it open
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._watching: int | None = None
@@ -96,9 +97,7 @@ class SocketSource(WorkSource):
         try:
             protocol.send(self._socket, *message)
         except (BrokenPipeError, ConnectionResetError):
-            self.lost = (
-                True  # the reader learns it by poll as well; what is in the store counts, not the message
-            )
+            self.lost = True  # poll tells it too; what is in the store counts, not the message
 
     def ready(self, pid: int, name: str) -> None:
         self._send(protocol.READY, pid, name)
