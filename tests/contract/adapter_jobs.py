@@ -73,3 +73,15 @@ def daemonise(job: Job, marker: str) -> None:
 def parent(job: Job) -> Any:
     """Have one child, which the same worker can go on with."""
     return job.addChildJobFn(quick, memory=job.memory, cores=job.cores, disk=job.disk).rv()
+
+
+def fork_and_wait_for(job: Job, gate: str) -> None:
+    """Leave a forked process that holds every descriptor of this one, in a session of its own; then wait."""
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        time.sleep(600)
+        os._exit(0)
+    with open(f"{gate}.{pid}.forked", "w", encoding="ascii"):
+        pass
+    wait_for(job, gate)

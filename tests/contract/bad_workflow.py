@@ -154,6 +154,22 @@ def imports(job: Job) -> Any:
     return "mended"
 
 
+class Server(Job.Service):
+    """A service, which nothing starts."""
+
+    def start(self, job: Job) -> str:
+        return "never"
+
+    def stop(self, job: Job) -> None:
+        return
+
+
+def serves(job: Job) -> Any:
+    if not mended():
+        job.addService(Server(memory="10M", cores=1, disk="10M"))
+    return "mended"
+
+
 def cycle() -> Job:
     top = Job.wrapFn(ok)
     top.addChildFn(ok).addChild(top)

@@ -202,6 +202,7 @@ def test_a_child_that_asks_for_more_than_there_is(place: Place, tmp_path: Path) 
         ("promise_used", ["cannot use the promise of job 'ok'", "before it ran"]),
         ("promise_early", ["cannot hand the promise of job 'ok'", "it may run first"]),
         ("imports", ["'imports'", "/no/such file"]),
+        ("serves", ["cannot run the services of job 'serves'"]),
     ],
 )
 def test_a_job_that_fails(place: Place, kind: str, words: list[str]) -> None:

@@ -381,6 +381,21 @@ def test_a_killed_host_loses_what_ran_and_nothing_else(local: LocalBench) -> Non
     assert local.hosts() != [host]
 
 
+def test_a_killed_host_is_seen_although_something_holds_its_socket(local: LocalBench) -> None:
+    request = local.request(adapter_jobs.fork_and_wait_for, local.gate)
+    local.adapter.submit([request])
+    local.await_running(1)
+    (forked,) = local.home.glob("*.forked")
+    stray = psutil.Process(int(forked.suffixes[-2][1:]))
+    try:
+        (host,) = local.hosts()
+        os.kill(host, signal.SIGKILL)
+        assert [end.reason for end in local.end_of(request)] == [Reason.LOST]
+        assert stray.is_running()
+    finally:
+        stray.kill()
+
+
 def test_a_host_that_cannot_work_says_why(local: LocalBench) -> None:
     local.adapter = local.new_adapter({"locator": "file:" + str(local.home / "no store")})
     request = local.quick()
