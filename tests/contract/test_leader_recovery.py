@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from toilcache.batch.model import JobRequest, Update
 from toilcache.errors import (
     ConcurrentFileModificationException,
     FailedJobsException,
+    JobException,
     JobStoreUnavailableError,
     NoSuchJobException,
     WorkflowStopped,
@@ -23,6 +25,10 @@ from toilcache.job.description import JobDescription
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.leader import leader as module
+from toilcache.leader.attempts import Attempts
+from toilcache.leader.graph import Node
+from toilcache.leader.leader import Leader
+from toilcache.leader.report import Reporter
 
 FINISHED, FAILED, LOST = BatchJobExitReason.FINISHED, BatchJobExitReason.FAILED, BatchJobExitReason.LOST
 KILLED = BatchJobExitReason.KILLED
@@ -274,3 +280,71 @@ def test_the_log_of_the_last_failure_stays_until_the_job_succeeds(stage: Stage) 
     desc = stage.store.load_job(str(root.jobStoreID))
     with desc.getLogFileHandle(stage.store) as log:
         assert log.read() == b"what it printed"
+
+
+def chaining(store: AbstractJobStore, desc: JobDescription) -> None:
+    """Commit, and go on with the only successor."""
+    desc.detach_body()
+    successors = desc.nextSuccessors()
+    desc.chained_to = next(iter(successors)) if successors else None
+
+
+def test_a_commit_that_lands_just_after_the_look_is_followed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last system call of a killed worker takes the slot that the leader was about to take."""
+    worker = stage.worker(chaining)
+    look = Attempts.newest
+    late: list[JobRequest] = []
+
+    def newest(self: Attempts, node: Node) -> JobDescription | None:
+        found = look(self, node)
+        if found is None and late:
+            list(worker(late.pop()))
+        return found
+
+    def work(request: JobRequest) -> list[Update]:
+        if request.name != "a":
+            return list(worker(request))
+        late.append(request)
+        return [ended(request, BatchJobExitReason.LOST)]
+
+    monkeypatch.setattr(Attempts, "newest", newest)
+    leader = stage.lead(NullAdapter(work), stage.save(chain("a", "b", "c")))
+    assert leader.counts.done == 3
+
+
+def test_the_child_of_an_unknown_worker_is_fenced_before_it_is_issued(stage: Stage) -> None:
+    """A worker of an earlier leader, not adopted, wins the slot and goes on with a child that it bore."""
+
+    def bears(store: AbstractJobStore, desc: JobDescription) -> None:
+        child = JobDescription({"memory": 1000, "cores": 1, "disk": 1000}, "born")
+        store.assign_job_id(child)
+        child.attach_inline_body(b"x", None)
+        child.assignConfig(stage.config)
+        store.create_job(child)
+        desc.addChild(str(child.jobStoreID))
+        desc.detach_body()
+        desc.chained_to = str(child.jobStoreID)
+
+    worker, adapter = stage.worker(bears), NullAdapter(stage.worker())
+    root = stage.save(job("a"))
+    run = stage.store.claim_run()
+    leader = Leader(stage.store, stage.config, adapter, run, Reporter(stage.config))
+    request, begin = JobRequest.of(root), leader._begin
+
+    def win_meanwhile(*args: Any) -> None:
+        begin(*args)
+        list(worker(request))
+
+    leader._begin = win_meanwhile  # type: ignore[method-assign]
+    leader.run(stage.store.clean(), resume=True)
+    assert [(name, version > 1) for name, version in named(adapter)] == [("born", True)]
+
+
+def test_a_workflow_that_waits_for_nothing_is_no_success(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Leader, "_take", lambda self, changes: None)
+    with pytest.raises(JobException, match="nothing runs, but 2 jobs wait"):
+        stage.lead(NullAdapter(stage.worker()), stage.save(chain("a", "b")))

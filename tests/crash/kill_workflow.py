@@ -13,8 +13,10 @@ from typing import Any
 from toilcache import Job, Toil
 
 CHAINS, LENGTH = 12, 8
-SINGLES = 200 - CHAINS * LENGTH - 2
-EXPECTED = sum(range(CHAINS * LENGTH + SINGLES))
+SIDES = 2
+SINGLES = 200 - CHAINS * LENGTH - SIDES - 3
+FIRST_SIDE = CHAINS * LENGTH + SINGLES
+EXPECTED = sum(range(FIRST_SIDE + SIDES + 1))
 SMALL = {"cores": 1, "memory": "10M", "disk": "10M"}
 
 
@@ -53,10 +55,20 @@ def total(job: Job, values: list[Any]) -> int:
     return flat(values)
 
 
+def diamond(job: Job) -> list[Any]:
+    """Add jobs with one common child; the values of all are wanted later."""
+    sides = [job.addChildJobFn(single, FIRST_SIDE + i, **SMALL) for i in range(SIDES)]
+    common = Job.wrapJobFn(single, FIRST_SIDE + SIDES, **SMALL)
+    for side in sides:
+        side.addChild(common)
+    return [child.rv() for child in (*sides, common)]
+
+
 def root(job: Job) -> Any:
     """Fan out."""
     write_number(job, -2)
-    values = [job.addChildJobFn(link, i * LENGTH, LENGTH, **SMALL).rv() for i in range(CHAINS)]
+    values = diamond(job)
+    values += [job.addChildJobFn(link, i * LENGTH, LENGTH, **SMALL).rv() for i in range(CHAINS)]
     values += [job.addChildJobFn(single, CHAINS * LENGTH + i, **SMALL).rv() for i in range(SINGLES)]
     return job.addFollowOnJobFn(total, values, **SMALL).rv()
 

@@ -343,3 +343,14 @@ def test_a_chain_deeper_than_the_recursion_limit(world: World) -> None:
     for i in range(1, depth + 1):
         world.commit(f"j{i}")
     assert len(world.done) == depth + 1
+
+
+def test_a_finished_job_goes_on_although_one_of_its_predecessors_is_gone(world: World) -> None:
+    """It was kept for its value; the predecessor that an earlier leader deleted cannot let it go again."""
+    world.job("X", ran=True)
+    world.job("C2", children=["X"], ran=True)
+    world.job("F", promised=["C2", "X"])
+    world.job("root", children=["C1", "C2"], follow_ons=["F"], ran=True)
+    world.descs["X"].addPredecessor()  # C1, done and deleted
+    world.start()
+    assert world.ready == ["F"]

@@ -310,8 +310,9 @@ class JobDescription(Requirer):
         self._body_module = user_script
 
     def detach_body(self) -> None:
-        """Forget the body: the job has run."""
+        """Forget the body, and the promises that it held: the job has run."""
         self.inline_body = self._body_file = self._body_module = None
+        self.promised = []
 
     def get_body(self) -> tuple[str, ModuleDescriptor | None]:
         """File id of the body and the module it needs (specification line 579); JobException without body."""

@@ -210,13 +210,15 @@ class Graph:
             node.outstanding += 1
             successor.predecessors.append(node)
             successor.entered += 1
-            if successor.state == State.NEW and successor.entered >= successor.desc.predecessorNumber:
-                if successor.desc.has_body():
-                    successor.state = State.READY
-                    changes.ready.append(successor)
-                else:
-                    self._wait(successor)
-                    stack.append(successor)
+            if successor.state != State.NEW:
+                continue
+            if not successor.desc.has_body():
+                # It ran under an earlier leader, so all its predecessors had let it go; some may be gone.
+                self._wait(successor)
+                stack.append(successor)
+            elif successor.entered >= successor.desc.predecessorNumber:
+                successor.state = State.READY
+                changes.ready.append(successor)
 
     def _note_unneeded(self, node: Node, changes: Changes) -> None:
         if node.state == State.DONE and self.consumers[node.id] <= 0:

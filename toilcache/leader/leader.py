@@ -12,13 +12,13 @@ import logging
 import signal
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
 
 from toilcache.batch.model import BatchAdapter, Ended, JobRequest, Record, Update
 from toilcache.config import Config
 from toilcache.errors import (
     FailedJobsException,
     InsufficientSystemResources,
+    JobException,
     JobStoreUnavailableError,
     NoSuchJobException,
     WorkflowStopped,
@@ -26,6 +26,7 @@ from toilcache.errors import (
 from toilcache.job.description import JobDescription
 from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.leader.attempts import Attempts
+from toilcache.leader.consequences import Consequence, Consequences
 from toilcache.leader.durability import SyncGate
 from toilcache.leader.graph import Changes, Graph, Node, State, slim
 from toilcache.leader.journal import Counts, Journal
@@ -59,6 +60,7 @@ class Leader:
         self._graph = Graph(self._load)
         self._attempts = Attempts(store)
         self._gate = SyncGate(store.sync, adapter.wake)
+        self._consequences = Consequences(store, self._graph, self._gate)
         self._timers = Timers()
         self._ready: list[Node] = []
         self._failed: list[Node] = []
@@ -107,7 +109,7 @@ class Leader:
         if self._resuming:
             for node in self._graph.nodes.values():
                 node.inherited = True
-            self._redo_consequences()
+                self._consequences.of_earlier_run(node)
         self._take(changes)
         for node in self._attempts.adopt(adopted, self._graph.nodes):
             if node.state == State.READY:
@@ -116,17 +118,17 @@ class Leader:
                 self._ready.remove(node)
         self._resuming = False
 
-    def _redo_consequences(self) -> None:
-        """Queue again what an earlier run may not have got to: deletions of commits, uploads of losers."""
-        for node in self._graph.nodes.values():
-            if not node.desc.has_body():
-                self._queue_deletions(node)
-                self._gate.add(("losers", node.id, node.desc.attempt))
+    def _settle(self, safe: list[Consequence]) -> None:
+        """Do what had to wait for a sync."""
+        if safe:
+            self._check_run()
+            for changes in self._consequences.carry_out(safe):
+                self._take(changes)
 
     def _loop(self) -> None:
         while True:
             self._timers.run_due()
-            self._settle_safe(self._gate.poll())
+            self._settle(self._gate.poll())
             self._issue()
             self._journal.flush()
             self._reporter.progress(self.counts)
@@ -143,9 +145,18 @@ class Leader:
         return min(moments) if moments else None
 
     def _finish(self) -> None:
-        """Only after the last sync may anybody be told that the workflow is done."""
+        """Only after the last sync may anybody be told that the workflow is done.
+
+        :raises JobException: nothing failed and yet the root is not done: never report that as a success.
+        """
+        if not self._failed and self._graph.require_root().state != State.DONE:
+            waiting = [node for node in self._graph.nodes.values() if node.state != State.DONE]
+            raise JobException(
+                f"cannot finish the workflow: nothing runs, but {len(waiting)} jobs wait, "
+                f"{waiting[0].desc} first; continue with --restart, and please report this"
+            )
         while not self._gate.empty:
-            self._settle_safe(self._gate.drain())
+            self._settle(self._gate.drain())
         self._reporter.progress(self.counts)
 
     def _hear(self, update: Update) -> None:
@@ -223,10 +234,7 @@ class Leader:
         promised = list(node.desc.promised)
         node.desc = desc
         slim(desc)
-        self._gate.add(("release", promised))
-        self._queue_deletions(node)
-        if desc.version > 2:
-            self._gate.add(("losers", node.id, desc.attempt))
+        self._consequences.of_commit(node, promised)
         known = len(self._graph.nodes)
         changes = self._graph.committed(node, desc)
         self.counts.known += len(self._graph.nodes) - known
@@ -236,10 +244,14 @@ class Leader:
     def _follow_chain(self, node: Node, desc: JobDescription) -> None:
         """The worker goes on with a successor by itself: that is an issue which the commit made for us."""
         successor = self._graph.nodes.get(desc.chained_to or "")
-        if successor is not None and self._attempts.chain(node, successor):
+        if successor is None:
+            return
+        if self._attempts.chain(node, successor):
             successor.state = State.ISSUED
             self.counts.running += 1
             self._journal.note("issue", successor.id, version=successor.desc.version, after=node.id)
+        else:
+            successor.inherited = True  # a worker that we do not know of may be at it
 
     def _take(self, changes: Changes) -> None:
         self._ready += [node for node in changes.ready if node.state == State.READY]
@@ -247,7 +259,7 @@ class Leader:
             self.counts.done += 1
             self._journal.note("done", node.id)
         for node in changes.unneeded:
-            self._gate.add(("forget", node))
+            self._consequences.of_end(node)
 
     def _chain_ended(self, update: Ended) -> None:
         """No process works on this attempt any more: what has no record now has failed."""
@@ -255,9 +267,8 @@ class Leader:
             node = self._attempts.current(update.job_id)
             if node is None or node.state != State.ISSUED:
                 break
-            record = self._attempts.newest(node)
+            record = self._attempts.newest(node) or self._give_up_attempt(node, update)
             if record is None:
-                self._attempt_lost(node, update)
                 break
             self._take_record(node, record)
             if self._attempts.current(update.job_id) is node:
@@ -266,22 +277,24 @@ class Leader:
         if node is not None and node.state == State.READY:
             self._schedule_retry(node)
 
-    def _attempt_lost(self, node: Node, update: Ended) -> None:
-        """Take the next slot ourselves: from now on the lost attempt is refused, should it still live."""
+    def _give_up_attempt(self, node: Node, update: Ended) -> JobDescription | None:
+        """Take the next slot ourselves: from now on the lost attempt is refused, should it still live.
+
+        Returns the record of the attempt if that was there first after all.
+        """
         log_id = self._reporter.save_log(self._store, node.id, update.log_tail)
 
-        def give_up_attempt(desc: JobDescription) -> None:
+        def charge(desc: JobDescription) -> None:
             if self._attempts.is_charged(node, update.reason):
                 desc.setupJobAfterFailure(exit_reason=update.reason)
             desc.failure = self._overdue.pop(node.id, update.detail)
             desc.logJobStoreFileID = log_id
 
-        newest = self._attempts.take_slot(node, give_up_attempt)
-        if newest is not None:
-            self._take_record(node, newest)
-            return
-        self.counts.running -= 1
-        self._attempt_failed(node, node.desc)
+        newest = self._attempts.take_slot(node, charge)
+        if newest is None:
+            self.counts.running -= 1
+            self._attempt_failed(node, node.desc)
+        return newest
 
     def _attempt_failed(self, node: Node, desc: JobDescription) -> None:
         node.desc = desc
@@ -314,34 +327,6 @@ class Leader:
         self._failed.append(node)
         self.counts.failed += 1
         self._journal.note("give-up", node.id, why=why)
-
-    # After a sync
-
-    def _queue_deletions(self, node: Node) -> None:
-        if node.desc.filesToDelete:
-            self._gate.add(("files", list(node.desc.filesToDelete)))
-
-    def _settle_safe(self, consequences: list[Any]) -> None:
-        """Do what had to wait for a sync, in the order in which it was decided."""
-        if not consequences:
-            return
-        self._check_run()
-        for kind, *details in consequences:
-            if kind == "files":
-                for file_id in details[0]:
-                    self._store.delete_file(file_id)
-            elif kind == "losers":
-                self._store.discard_attempts(*details)
-            elif kind == "release":
-                self._take(self._graph.released(details[0]))
-            elif kind == "forget":
-                self._forget(details[0])
-
-    def _forget(self, node: Node) -> None:
-        if node is self._graph.root or node.id not in self._graph.nodes:
-            return
-        self._store.delete_job(node.id)
-        self._take(self._graph.forget(node))
 
     # Watching over
 
