@@ -28,7 +28,10 @@ class Capacity(NamedTuple):
 
 
 class Pool:
-    """Counts what is free of a capacity. ``limit`` is the largest number of jobs at a time, None for any."""
+    """Counts what is free of a capacity. ``limit`` is the largest number of jobs at a time, None for any.
+
+    More may be taken than there is, by jobs that ran before anybody counted; then nothing fits until enough
+    of them have given it back."""
 
     def __init__(self, capacity: Capacity, limit: int | None = None) -> None:
         self.capacity = capacity
@@ -119,15 +122,16 @@ class Pending:
 
     def next(self, pool: Pool) -> JobRequest | None:
         """Remove and return the next request for which the pool has room, None if there is none."""
-        for shape, requests in self._by_shape.items():
+        passed: list[Shape] = []
+        for shape in self._by_shape:
             if pool.fits(shape):
-                request = requests.popleft()
+                for overtaken in passed:
+                    self._overtaken[overtaken] = self._overtaken.get(overtaken, 0) + 1
                 self._overtaken.pop(shape, None)
-                self._drop_if_empty(shape)
-                return request
-            self._overtaken[shape] = self._overtaken.get(shape, 0) + 1
-            if self._overtaken[shape] > PATIENCE:
+                return self.pop(shape)
+            if self._overtaken.get(shape, 0) >= PATIENCE:
                 return None
+            passed.append(shape)
         return None
 
     def pop(self, shape: Shape) -> JobRequest | None:

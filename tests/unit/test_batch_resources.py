@@ -137,6 +137,37 @@ def test_small_jobs_do_not_starve_a_large_one() -> None:
     assert len(pending) > 0
 
 
+def test_looking_for_room_in_vain_is_not_overtaking() -> None:
+    """Each end of a job and each wake-up looks for room: nobody has gone first by that."""
+    pending, room = Pending(), pool(cores=2)
+    room.take(request(cores=1).shape)
+    pending.add(request("large", cores=2))
+    for _ in range(10 * PATIENCE):
+        assert pending.next(room) is None
+    pending.add(request("small", cores=1))
+    assert names(pending, room) == ["small"]
+
+
+def test_exactly_so_many_go_first() -> None:
+    pending, room = Pending(), pool(cores=2)
+    room.take(request(cores=1).shape)
+    pending.add(request("large", cores=2))
+    for number in range(2 * PATIENCE):
+        pending.add(request(f"small {number}", cores=0.001))
+    assert len(names(pending, room)) == PATIENCE
+
+
+def test_nothing_fits_while_more_is_taken_than_there_is() -> None:
+    room = pool(cores=2, limit=2)
+    for _ in range(3):
+        room.take(request(cores=1).shape)
+    assert not room.fits(request(cores=0.001).shape)
+    room.give(request(cores=1).shape)
+    assert not room.fits(request(cores=0.001).shape)
+    room.give(request(cores=1).shape)
+    assert room.fits(request(cores=1).shape)
+
+
 def test_the_patience_of_a_shape_begins_anew_when_it_is_gone() -> None:
     pending, room = Pending(), pool(cores=4)
     room.take(request(cores=1).shape)
