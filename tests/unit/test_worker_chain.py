@@ -15,11 +15,10 @@ from toilcache.errors import (
     JobStoreUnavailableError,
     NoSuchJobException,
 )
-from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.job.description import JobDescription
 from toilcache.worker import commit as commit_module
 from toilcache.worker.chain import _may_follow, _Run, describe, run_chain
-from toilcache.worker.commit import FIRST_PAUSE, LONGEST_PAUSE, commit_patiently, is_full
+from toilcache.worker.commit import FIRST_PAUSE, LONGEST_PAUSE, is_full, patiently
 
 GPU = {"count": 1, "kind": "gpu"}
 RESERVED = {"memory": 1000, "cores": 1.0, "disk": 1000, "accelerators": [], "preemptible": False}
@@ -146,24 +145,21 @@ def test_an_attempt_whose_record_is_not_there_is_refused(bench: Bench) -> None:
     assert context.reports == []
 
 
-# Committing to a store that is full
+# Writing to a store that is full
 
 
-class FakeFileStore:
-    """Commits that fail in a given way, then work."""
+class Write:
+    """Fails in given ways, then works."""
 
     def __init__(self, *failures: BaseException) -> None:
         self.failures = list(failures)
-        self.commits = 0
+        self.calls = 0
 
-    def startCommit(self, jobState: bool = False) -> None:
-        assert jobState
-        self.commits += 1
-
-    def waitForCommit(self) -> bool:
+    def __call__(self) -> str:
+        self.calls += 1
         if self.failures:
             raise self.failures.pop(0)
-        return True
+        return "written"
 
 
 def unavailable(code: int) -> JobStoreUnavailableError:
@@ -179,28 +175,26 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return pauses
 
 
-def patiently(store: FakeFileStore) -> None:
-    commit_patiently(cast(AbstractFileStore, store))
-
-
-def test_a_commit_that_works_is_made_once(pauses: list[float]) -> None:
-    store = FakeFileStore()
-    patiently(store)
-    assert (store.commits, pauses) == (1, [])
+def test_what_works_is_written_once(pauses: list[float]) -> None:
+    write = Write()
+    assert patiently(write) == "written"
+    assert (write.calls, pauses) == (1, [])
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 def test_a_full_store_is_waited_for(
     code: int, pauses: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = FakeFileStore(OSError(code, "no room"), unavailable(code))
-    patiently(store)
-    assert (store.commits, pauses) == (3, [FIRST_PAUSE, 2 * FIRST_PAUSE])
-    assert capsys.readouterr().out.count("trying again") == 2
+    write = Write(OSError(code, "no room"), unavailable(code))
+    assert patiently(write) == "written"
+    assert (write.calls, pauses) == (3, [FIRST_PAUSE, 2 * FIRST_PAUSE])
+    output = capsys.readouterr()
+    assert output.err.count("waiting for room") == 1
+    assert output.out == ""
 
 
 def test_pauses_grow_to_a_limit(pauses: list[float]) -> None:
-    patiently(FakeFileStore(*(OSError(errno.ENOSPC, "no room") for _ in range(12))))
+    patiently(Write(*(OSError(errno.ENOSPC, "no room") for _ in range(12))))
     assert pauses == sorted(pauses)
     assert pauses[-1] == pauses[-2] == LONGEST_PAUSE
 
@@ -217,17 +211,17 @@ def test_pauses_grow_to_a_limit(pauses: list[float]) -> None:
     ],
 )
 def test_what_waiting_does_not_mend_is_raised_at_once(error: BaseException, pauses: list[float]) -> None:
-    store = FakeFileStore(error)
+    write = Write(error)
     with pytest.raises(type(error)):
-        patiently(store)
-    assert (store.commits, pauses) == (1, [])
+        patiently(write)
+    assert (write.calls, pauses) == (1, [])
 
 
 def test_a_refusal_after_a_full_store_ends_the_waiting(pauses: list[float]) -> None:
-    store = FakeFileStore(OSError(errno.ENOSPC, "no room"), ConcurrentFileModificationException("a job"))
+    write = Write(OSError(errno.ENOSPC, "no room"), ConcurrentFileModificationException("a job"))
     with pytest.raises(ConcurrentFileModificationException):
-        patiently(store)
-    assert store.commits == 2
+        patiently(write)
+    assert write.calls == 2
 
 
 def test_which_errors_mean_a_full_store() -> None:

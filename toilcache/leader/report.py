@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from toilcache.config import Config
-from toilcache.errors import NoSuchFileException
+from toilcache.errors import JobStoreUnavailableError, NoSuchFileException
 from toilcache.job.description import JobDescription
 from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.leader.journal import Counts
@@ -60,12 +60,17 @@ class Reporter:
 
     def save_log(self, store: AbstractJobStore, job_id: str, text: bytes) -> str | None:
         """Put what a crashed job had printed into the store; returns the file's id, None if it printed
-        nothing.
+        nothing, or if there is no room: then a person sees it here and now.
         """
         if not text:
             return None
-        with store.write_file_stream(job_id=job_id, cleanup=True, basename="log") as (stream, file_id):
-            stream.write(text)
+        try:
+            with store.write_file_stream(job_id=job_id, cleanup=True, basename="log") as (stream, file_id):
+                stream.write(text)
+        except (JobStoreUnavailableError, OSError) as error:
+            logger.warning("cannot keep the log of job %s: %s", job_id, error)
+            _show_last(text.decode(errors="replace").splitlines())
+            return None
         return str(file_id)
 
     def failure(self, store: AbstractJobStore, desc: JobDescription, left: int) -> None:
@@ -84,8 +89,7 @@ class Reporter:
         lines = log.decode(errors="replace").splitlines()
         if len(lines) == 1 and (desc.failure or "").strip() in lines[0]:
             return  # it says nothing more than the line above
-        shown = "\n".join("    | " + line for line in lines[-LAST_LINES:])
-        logger.warning("last lines of its log (%d in all):\n%s", len(lines), shown)
+        _show_last(lines)
 
     def _export(self, desc: JobDescription, content: bytes, suffix: str = "") -> None:
         if self._write_logs is None:
@@ -98,6 +102,11 @@ class Reporter:
                 log.write(content)
         except OSError as error:
             logger.warning("cannot write a log: %s", error)  # the workflow is worth more than its logs
+
+
+def _show_last(lines: list[str]) -> None:
+    shown = "\n".join("    | " + line for line in lines[-LAST_LINES:])
+    logger.warning("last lines of its log (%d in all):\n%s", len(lines), shown)
 
 
 def _read_log(store: AbstractJobStore, desc: JobDescription) -> bytes | None:

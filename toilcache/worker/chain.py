@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
-from toilcache.errors import ConcurrentFileModificationException, JobException, NoSuchJobException
+from toilcache.errors import (
+    ConcurrentFileModificationException,
+    JobException,
+    JobStoreUnavailableError,
+    NoSuchJobException,
+)
 from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.job.body import dumps
 from toilcache.job.exit_reason import BatchJobExitReason
+from toilcache.job.graph import new_jobs
+from toilcache.job.identifiers import TemporaryID
 from toilcache.job.job import Job, run_job
-from toilcache.worker.commit import commit_patiently
-from toilcache.worker.failures import describe, print_traceback
+from toilcache.worker.commit import is_full, patiently
+from toilcache.worker.failures import describe, print_traceback, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,14 +90,15 @@ class _Run:
             )
             file_store.commits_aside = False
             self._run(file_store)
-            return ENDED
-        except ConcurrentFileModificationException as refused:
-            print(f"refused: {refused}", file=sys.stderr)
-            return REFUSED
         except BaseException as error:  # sys.exit and Ctrl-C in a job are failures of that job like any other
             if self._committed:
-                raise
+                self._stop_after_commit(error)
+                return ENDED
+            if isinstance(error, ConcurrentFileModificationException):
+                say(f"refused: {error}")
+                return REFUSED
             return self._fail(error, file_store)
+        return ENDED
 
     def _run(self, file_store: AbstractFileStore) -> None:
         job = Job.loadJob(self._store, self._desc)
@@ -98,11 +107,29 @@ class _Run:
         try:
             with file_store.open(job):
                 value = run_job(job, file_store)
-                job.save_new_successors(self._store)
+                self._save_successors(job)
                 self._commit(file_store, value)
         finally:
             for function, args, kwargs in reversed(deferred):
                 _call_deferred(function, args, kwargs)
+
+    def _save_successors(self, job: Job) -> None:
+        """Save what the job added; while the store is full, each try goes on where the last one stopped."""
+        ids = {new: new.jobStoreID for new in new_jobs(job)}
+
+        def save() -> None:
+            # An id that an earlier try has assigned may be known to its own job only.
+            renames = {
+                old: str(new.jobStoreID)
+                for new, old in ids.items()
+                if isinstance(old, TemporaryID) and new.jobStoreID is not old
+            }
+            if renames:
+                for new in ids:
+                    new.description.renameReferences(renames)
+            job.save_new_successors(self._store)
+
+        patiently(save)
 
     def _commit(self, file_store: AbstractFileStore, value: Any) -> None:
         desc = self._desc
@@ -117,22 +144,24 @@ class _Run:
         if len(data) <= INLINE_RESULT:
             desc.result = data
         else:
-            desc.result_file = self._write_result(data)
+            desc.result_file = patiently(lambda: self._write_file("result", data))
         desc.detach_body()
         desc.chained_to = successor = self._choose_successor()
         desc.failure = None
         if self._store.config.writeLogsFromAllJobs:
-            self._save_log(desc)
-        commit_patiently(file_store)
-        self._committed = True
-        self._context.report(self._id, self._version + 1)
-        self.successor = successor
+            desc.logJobStoreFileID = patiently(self._save_log)
 
-    def _write_result(self, data: bytes) -> str:
-        with self._store.write_file_stream(job_id=self._id, cleanup=True, basename="result") as (
-            stream,
-            file_id,
-        ):
+        def commit() -> None:
+            file_store.startCommit(jobState=True)
+            file_store.waitForCommit()
+
+        patiently(commit)
+        self._committed = True
+        self.successor = successor
+        self._context.report(self._id, self._version + 1)
+
+    def _write_file(self, name: str, data: bytes) -> str:
+        with self._store.write_file_stream(job_id=self._id, cleanup=True, basename=name) as (stream, file_id):
             stream.write(data)
         return str(file_id)
 
@@ -147,38 +176,70 @@ class _Run:
         candidate = self._store.load_version(successor, 1)
         return successor if _may_follow(candidate, self._reserved) else None
 
+    def _stop_after_commit(self, error: BaseException) -> None:
+        """End the chain: the job has succeeded, but this process is not fit to run another one.
+
+        The commit announced that the successor runs here. A record of it that is as it was gives it back to
+        the leader without costing it a try."""
+        say(f"after the job was committed: {describe(error)}")
+        successor, self.successor = self.successor, None
+        if successor is None:
+            return
+
+        def give_back() -> None:
+            desc = self._store.load_version(successor, 1)
+            desc.failure = "was not begun: the worker that was to go on with it had to end"
+            self._store.update_job(desc)
+
+        try:
+            patiently(give_back)
+            self._context.report(successor, 2)
+        except Exception as another:  # then the leader finds no record when this process has ended
+            say(f"cannot give the next job back: {describe(another)}")
+
     def _fail(self, error: BaseException, file_store: AbstractFileStore | None) -> int:
         """Write the failure as a record of its own, so that the leader learns it from the store."""
         print_traceback(error)
         if file_store is not None and file_store.accesses:
-            print(file_store.describe_accesses(), file=sys.stderr)
-        sys.stderr.flush()
-        sys.stdout.flush()
+            say(file_store.describe_accesses())
         try:
-            desc = self._store.load_version(self._id, self._version)
-            desc.setupJobAfterFailure(exit_status=1, exit_reason=BatchJobExitReason.FAILED)
-            desc.failure = describe(error)
-            if file_store is not None:
-                desc.messages = list(file_store.messages)
-                desc.user_streams = list(file_store.user_streams)
-            self._save_log(desc)
-            self._store.update_job(desc)
+            self._record_failure(describe(error), file_store)
         except (ConcurrentFileModificationException, NoSuchJobException):
             return REFUSED
         self._context.report(self._id, self._version + 1)
         return FAILED
 
-    def _save_log(self, desc: JobDescription) -> None:
-        """Copy what this process has printed so far into the store, its last 4 MiB at most."""
-        sys.stdout.flush()
-        size = os.fstat(1).st_size
-        text = os.pread(1, LOG_LIMIT, max(0, size - LOG_LIMIT)) if size else b""
-        with self._store.write_file_stream(job_id=self._id, cleanup=True, basename="log") as (
-            stream,
-            file_id,
-        ):
-            stream.write(text)
-        desc.logJobStoreFileID = str(file_id)
+    def _record_failure(self, failure: str, file_store: AbstractFileStore | None) -> None:
+        """Write the record, with the log if there is room for it; without it the record waits for room."""
+        log_id: str | None = None
+        try:
+            log_id = self._save_log()
+            self._write_failure(failure, file_store, log_id)
+        except (OSError, JobStoreUnavailableError) as error:
+            if not is_full(error):
+                raise
+            if log_id is not None:
+                self._store.delete_file(log_id)
+            patiently(lambda: self._write_failure(failure, file_store, None))
+
+    def _write_failure(self, failure: str, file_store: AbstractFileStore | None, log_id: str | None) -> None:
+        desc = self._store.load_version(self._id, self._version)
+        desc.setupJobAfterFailure(exit_status=1, exit_reason=BatchJobExitReason.FAILED)
+        desc.failure = failure
+        desc.logJobStoreFileID = log_id
+        if file_store is not None:
+            desc.messages = list(file_store.messages)
+            desc.user_streams = list(file_store.user_streams)
+        self._store.update_job(desc)
+
+    def _save_log(self) -> str:
+        """Copy what this process has printed so far into the store, its last 4 MiB at most; return its id."""
+        text = b""
+        with suppress(OSError, ValueError):  # the job may have closed its output
+            sys.stdout.flush()
+            size = os.fstat(1).st_size
+            text = os.pread(1, LOG_LIMIT, max(0, size - LOG_LIMIT))
+        return self._write_file("log", text)
 
 
 def _may_follow(candidate: JobDescription, reserved: JobDescription) -> bool:
@@ -196,5 +257,5 @@ def _may_follow(candidate: JobDescription, reserved: JobDescription) -> bool:
 def _call_deferred(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     try:
         function(*args, **kwargs)
-    except Exception as error:  # a deferred function is the user's; its failure must not undo the job
-        print(f"deferred function failed: {describe(error)}", file=sys.stderr)
+    except BaseException as error:  # a deferred function is the user's; not even sys.exit may undo the job
+        say(f"deferred function failed: {describe(error)}")

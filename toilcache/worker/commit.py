@@ -1,6 +1,6 @@
-"""How a worker commits when the job store has no room: it waits.
+"""How a worker writes to a job store that has no room: it waits.
 
-Knows which errors mean a full or failing file system. Must not know what is committed. A result that took
+Knows which errors mean a full or failing file system. Must not know what is written. A result that took
 hours to compute must not be lost because somebody filled the disk: the worker keeps it and tries again, with
 growing pauses, until its time ends."""
 
@@ -10,32 +10,37 @@ import errno
 import time
 
 from toilcache.errors import JobStoreUnavailableError
+from toilcache.worker.failures import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from toilcache.file_store.abstract import AbstractFileStore
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 
 
-def commit_patiently(file_store: AbstractFileStore) -> None:
-    """Commit the job's state, again and again while the store is full.
+def patiently(write: Callable[[], T]) -> T:
+    """Return what ``write`` returns, calling it again and again while the store is full; it is said once.
 
-    :raises ConcurrentFileModificationException: a newer attempt exists.
-    :raises OSError: for any other reason than a full or failing file system.
+    What else it raises is raised, a refusal for one. Some of what it writes may be there when it is called
+    again.
     """
     pause = FIRST_PAUSE
+    said = False
     while True:
         try:
-            file_store.startCommit(jobState=True)
-            file_store.waitForCommit()
-            return
+            return write()
         except (OSError, JobStoreUnavailableError) as error:
             if not is_full(error):
                 raise
-            print(f"{error}; trying again in {pause:g} s", flush=True)
+            if not said:
+                say(f"{error}; waiting for room, nothing is lost")
+                said = True
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 from toilcache import errors
 from toilcache.errors import ToilcacheError
@@ -24,10 +25,23 @@ def describe(error: BaseException) -> str:
         return f"called sys.exit({error.code!r}); a job must return"
     if isinstance(error, KeyboardInterrupt):
         return "was interrupted (SIGINT)"
-    text = errors.one_line(str(error))
+    text = errors.one_line(_text(error))
     if isinstance(error, ToilcacheError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # __str__ is the user's too; what the job failed of must be told all the same
+        return ""
+
+
+def say(text: str) -> None:
+    """Print to the log of the job if that can be written: nothing else may depend on it."""
+    with suppress(Exception):  # its disk may be full, and the job may have closed or replaced sys.stderr
+        print(text, file=sys.stderr, flush=True)
 
 
 def print_traceback(error: BaseException) -> None:
@@ -43,7 +57,7 @@ def print_traceback(error: BaseException) -> None:
         seen = seen.__cause__ or seen.__context__
     if isinstance(error, ToilcacheError):
         report.__cause__ = report.__context__ = None
-    print("".join(report.format()), end="", file=sys.stderr)
+    say("".join(report.format()).rstrip("\n"))
 
 
 def _is_engine(frame: FrameSummary) -> bool:
