@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from tests.fakes.job_stores import Bench
 from toilcache.config import Config
+from toilcache.errors import JobStoreUnavailableError
 from toilcache.job.description import JobDescription
 from toilcache.leader.journal import Counts
 from toilcache.leader.report import LAST_LINES, Reporter
@@ -74,6 +76,24 @@ def test_a_log_that_is_gone_does_not_hide_the_failure(bench: Bench, caplog: pyte
     bench.store.delete_file(str(desc.logJobStoreFileID))
     reporter().failure(bench.store, desc, 1)
     assert "ValueError: no" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "Input/output error"), JobStoreUnavailableError("cannot write: it is full")]
+)
+def test_a_log_that_finds_no_room_is_shown_at_once(
+    error: Exception, bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise error
+
+    desc = bench.job("a job")
+    monkeypatch.setattr(bench.store, "write_file_stream", refuse)
+    with caplog.at_level(logging.DEBUG, LOGGER):
+        log_id = reporter().save_log(bench.store, str(desc.jobStoreID), b"one\nlast words \xff\n")
+    assert log_id is None
+    assert str(error) in caplog.text
+    assert "    | last words " in caplog.text
 
 
 def test_nothing_printed_makes_no_log(bench: Bench) -> None:

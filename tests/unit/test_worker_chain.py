@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +18,9 @@ from toilcache.errors import (
     NoSuchJobException,
 )
 from toilcache.job.description import JobDescription
+from toilcache.job.job import Job
+from toilcache.job.saving import save_as_root
+from toilcache.job_store.backed import BackedJobStore
 from toilcache.worker import commit as commit_module
 from toilcache.worker.chain import _may_follow, _Run, describe, run_chain
 from toilcache.worker.commit import FIRST_PAUSE, LONGEST_PAUSE, is_full, patiently
@@ -228,6 +233,272 @@ def test_which_errors_mean_a_full_store() -> None:
     assert is_full(OSError(errno.ENOSPC, "no room"))
     assert is_full(unavailable(errno.EDQUOT))
     assert not is_full(ValueError("no room"))
+
+
+# Whole attempts, in this process
+
+DO: dict[str, Callable[[Job], Any]] = {}
+SMALL: dict[str, Any] = {"memory": 1000, "cores": 1, "disk": 1000}
+LARGE = b"x" * 100_000
+
+
+def does(job: Job) -> Any:
+    """A job that does what the test says."""
+    return DO["this"](job)
+
+
+def constant(value: Any) -> Any:
+    return value
+
+
+class FullNow(Context):
+    """A worker at a store some of whose writes find no room: those that the test numbers."""
+
+    def __init__(self, bench: Bench, *full: int) -> None:
+        super().__init__(bench)
+        self.store: BackedJobStore = bench.another(resume=True)
+        self.full = set(full)
+        self.writes = 0
+        self.keys: list[str] = []
+        backend: Any = self.store._backend
+        for verb in ("make_scope", "put_if_absent", "writer"):
+            setattr(backend, verb, self._counted(getattr(backend, verb)))
+
+    def _counted(self, write: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(key: str, *args: Any, **options: Any) -> Any:
+            number = self.writes
+            self.writes += 1
+            self.keys.append(key)
+            if number in self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(key, *args, **options)
+
+        return counted
+
+    def run(self, job_id: str) -> int:
+        return run_chain(cast(Any, self), job_id, 1)
+
+
+def fresh(directory: Path, do: Callable[[Job], Any]) -> tuple[Bench, str]:
+    """A store with a root job that does this; its id."""
+    directory.mkdir()
+    bench = Bench("file", directory)
+    bench.store.config.workDir = str(directory)
+    DO["this"] = do
+    return bench, str(save_as_root(Job.wrapJobFn(does, **SMALL), bench.store).jobStoreID)
+
+
+def family(job: Job) -> Any:
+    """Jobs below in some depth, one of them with two predecessors and one with a body in a file."""
+    one = job.addChildFn(constant, LARGE, **SMALL)
+    two = job.addFollowOnFn(constant, one.rv(), **SMALL)
+    both = two.addChildFn(constant, 3, **SMALL).addFollowOnFn(constant, [two.rv()], **SMALL)
+    two.addChildFn(constant, 4, **SMALL).addFollowOn(both)
+    return LARGE
+
+
+def shape(bench: Bench, job_id: str) -> Any:
+    """The phases of jobs below one, by name; all of them must be there, with their bodies."""
+    desc = bench.store.load_job(job_id)
+    if desc.has_body():
+        with bench.store.read_file_stream(desc.get_body()[0]) as body:
+            assert body.read()
+    return [[shape(bench, below) for below in phase] for phase in desc._phases], desc.predecessorNumber
+
+
+def test_births_value_and_commit_wait_for_room_at_every_write(tmp_path: Path, pauses: list[float]) -> None:
+    bench, root = fresh(tmp_path / "with room", family)
+    context = FullNow(bench)
+    assert context.run(root) == 0
+    expected, writes = shape(bench, root), context.writes
+    assert writes >= 9
+    for number in range(writes):
+        bench, root = fresh(tmp_path / f"full {number}", family)
+        context = FullNow(bench, number)
+        assert context.run(root) == 0
+        assert shape(bench, root) == expected
+        assert context.reports[0] == (root, 2)
+        desc = bench.store.load_job(root)
+        assert bench.read(str(desc.result_file)).count(b"x") >= len(LARGE)
+        assert len(pauses) == 1
+        pauses.clear()
+
+
+def fail(job: Job) -> None:
+    print("last words")
+    raise ValueError("my own mistake")
+
+
+def test_a_failure_is_recorded_with_its_log(tmp_path: Path, pauses: list[float]) -> None:
+    bench, root = fresh(tmp_path / "it", fail)
+    assert FullNow(bench).run(root) == 1
+    desc = bench.store.load_job(root)
+    assert desc.failure == "ValueError: my own mistake"
+    assert desc.logJobStoreFileID is not None
+    assert pauses == []
+
+
+@pytest.mark.parametrize("full", [(0,), (0, 1, 2), (1,), (1, 2, 3)], ids=str)
+def test_a_failure_waits_for_room_without_its_log(
+    full: tuple[int, ...], tmp_path: Path, pauses: list[float]
+) -> None:
+    bench, root = fresh(tmp_path / "it", fail)
+    context = FullNow(bench, *full)
+    assert context.run(root) == 1
+    desc = bench.store.load_job(root)
+    assert (desc.version, desc.failure) == (2, "ValueError: my own mistake")
+    assert desc.remainingTryCount == 3
+    assert desc.logJobStoreFileID is None
+    logs = [path for path in Path(bench.where).glob("jobs/*/*/**/*log*") if path.is_file()]
+    assert logs == [], "a log must not take the room that the record needs"
+    assert len(pauses) == len(full) - 1, "the first refusal only drops the log"
+    assert context.reports == [(root, 2)]
+
+
+def test_what_the_job_itself_writes_is_not_waited_for(tmp_path: Path, pauses: list[float]) -> None:
+    def write(job: Job) -> None:
+        Path("file").touch()
+        job.fileStore.writeGlobalFile("file")
+
+    bench, root = fresh(tmp_path / "it", write)
+    context = FullNow(bench)
+    context.store._backend.upload = no_room  # type: ignore[method-assign]
+    assert context.run(root) == 1
+    assert "No space left on device" in str(bench.store.load_job(root).failure)
+    assert pauses == []
+
+
+def no_room(*args: Any, **options: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("end", [fail, lambda job: 1], ids=["fails", "returns"])
+def test_the_attempt_of_a_job_that_is_gone_is_refused(end: Callable[[Job], Any], tmp_path: Path) -> None:
+    def vanish(job: Job) -> Any:
+        bench.another(resume=True).delete_job(root)
+        return end(job)
+
+    bench, root = fresh(tmp_path / "it", vanish)
+    context = FullNow(bench)
+    assert context.run(root) == 75
+    assert context.reports == []
+
+
+def test_an_error_that_cannot_be_shown_is_told_all_the_same(tmp_path: Path) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    def raise_mute(job: Job) -> None:
+        raise Mute
+
+    bench, root = fresh(tmp_path / "it", raise_mute)
+    assert FullNow(bench).run(root) == 1
+    assert bench.store.load_job(root).failure == "Mute"
+
+
+def test_a_job_that_closed_its_output_is_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close(job: Job) -> None:
+        with open("stdout", "w") as out, open("stderr", "w") as err:
+            monkeypatch.setattr(sys, "stdout", out)
+            monkeypatch.setattr(sys, "stderr", err)
+        raise ValueError("my own mistake")
+
+    bench, root = fresh(tmp_path / "it", close)
+    assert FullNow(bench).run(root) == 1
+    assert bench.store.load_job(root).failure == "ValueError: my own mistake"
+
+
+# After the commit
+
+
+def with_child(job: Job) -> str:
+    return str(job.addChildFn(constant, 1, **SMALL).rv())
+
+
+@pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt(), ValueError("no")], ids=repr)
+def test_a_deferred_function_fails_no_job(end: BaseException, tmp_path: Path) -> None:
+    called = []
+
+    def throw() -> None:
+        called.append(end)
+        raise end
+
+    def defers(job: Job) -> None:
+        job.defer(called.append, "first")
+        job.defer(throw)
+        job.addChildFn(constant, 1, **SMALL)
+
+    bench, root = fresh(tmp_path / "it", defers)
+    context = FullNow(bench)
+    assert context.run(root) == 0
+    assert called == [end, "first"]
+    child = str(bench.store.load_job(root).chained_to)
+    assert context.reports == [(root, 2), (child, 2)]
+    assert not bench.store.load_job(child).has_body()
+
+
+def test_a_deferred_function_does_not_hide_why_the_job_failed(tmp_path: Path) -> None:
+    def defers(job: Job) -> None:
+        job.defer(sys.exit, 3)
+        raise ValueError("my own mistake")
+
+    bench, root = fresh(tmp_path / "it", defers)
+    assert FullNow(bench).run(root) == 1
+    assert bench.store.load_job(root).failure == "ValueError: my own mistake"
+
+
+@pytest.mark.parametrize("full", [(), (3, 4)], ids=["room", "full"])
+@pytest.mark.parametrize("error", [OSError(errno.EBADF, "Bad file descriptor"), SystemExit(1)], ids=repr)
+def test_after_a_commit_the_chain_ends_and_nobody_pays(
+    error: BaseException, full: tuple[int, ...], tmp_path: Path, pauses: list[float]
+) -> None:
+    bench, root = fresh(tmp_path / "it", lambda job: job.addChildFn(constant, 1, **SMALL) and None)
+    context = FullNow(bench, *full)
+    reports = context.reports
+
+    def report(job_id: str, version: int) -> None:
+        reports.append((job_id, version))
+        if job_id == root:
+            raise error
+
+    context.report = report  # type: ignore[method-assign]
+    assert context.run(root) == 0
+    desc = bench.store.load_job(root)
+    child = bench.store.load_job(str(desc.chained_to))
+    assert (desc.version, desc.has_body()) == (2, False)
+    assert (child.version, child.has_body(), child.remainingTryCount) == (2, True, 4)
+    assert str(child.failure).startswith("was not begun")
+    assert reports == [(root, 2), (child.jobStoreID, 2)]
+    assert len(pauses) == len(full)
+
+
+def test_a_successor_that_cannot_be_given_back_is_left_to_the_leader(tmp_path: Path) -> None:
+    bench, root = fresh(tmp_path / "it", lambda job: job.addChildFn(constant, 1, **SMALL) and None)
+    context = FullNow(bench)
+
+    def report(job_id: str, version: int) -> None:
+        bench.store.delete_job(str(bench.store.load_job(root).chained_to))
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    context.report = report  # type: ignore[method-assign]
+    assert context.run(root) == 0
+
+
+def test_an_error_after_the_commit_of_a_leaf_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, root = fresh(tmp_path / "it", lambda job: "value")
+    context = FullNow(bench)
+
+    def report(job_id: str, version: int) -> None:
+        raise RuntimeError("no")
+
+    context.report = report  # type: ignore[method-assign]
+    assert context.run(root) == 0
+    assert bench.store.load_job(root).version == 2
 
 
 # Failures in words
