@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import sys
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from toilcache.batch import protocol
 from toilcache.batch.model import JobRequest
 from toilcache.batch.resources import Shape
+from toilcache.node.machine import environment_entry
 from toilcache.process import spawn
 
 _THREAD_VARIABLES = (
@@ -32,6 +34,7 @@ _START = (
     "from toilcache.worker.__main__ import main; sys.exit(main(sys.argv[2:]))"
 )
 WORKFLOW_MARKER = "TOILCACHE_WORKFLOW"
+HOST_MARKER = "TOILCACHE_HOST"
 
 
 def run_marker(workflow_id: str, run: int) -> str:
@@ -49,32 +52,55 @@ def host_environment(marker: str, threads: int, devices: tuple[int, ...]) -> dic
     return environment
 
 
+def visible_devices(pid: int) -> tuple[int, ...]:
+    """Return the accelerators that a process of a host was given; none if it does not tell."""
+    words = (environment_entry(pid, _DEVICE_VARIABLES[0]) or "").split(",")
+    return tuple(int(word) for word in words if word.isdigit())
+
+
+def _spawn_host(environment: dict[str, str], theirs: socket.socket, log_path: str) -> int:
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        return spawn(
+            [sys.executable, "-c", _START, "toilcache.worker", "3"],
+            env=environment,
+            pass_fds=[(theirs.fileno(), 3), (log, 1), (log, 2)],
+            new_session=True,
+        )
+    finally:
+        os.close(log)
+
+
+def _end_child(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 class HostProcess:
     """A started worker host.
 
     Its end is told by ``pidfd``, not by the end of the socket: what a job leaves behind may hold that open.
-    ``running`` are the attempts that have a process, ``queued`` those the host starts by itself, one for each
-    that ends, in this order: so the adapter always knows what runs without being told. ``silent`` after the
-    last message.
+    ``running`` are the attempts that hold room, ``queued`` those the host starts by itself in the place of
+    one of the same shape that ends, in this order. ``silent`` after the last message. ``marker`` is an entry
+    in the environment of all that descends from this host and no other.
+
+    :raises OSError: no sockets or no log can be made, or the process cannot be watched.
+    :raises ProcessError: the process cannot be started.
     """
 
     def __init__(self, environment: dict[str, str], setup: dict[str, Any], log_path: str) -> None:
         self._forget_everything()
         self.log_path = log_path
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket = ours
-        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            self.pid = spawn(
-                [sys.executable, "-c", _START, "toilcache.worker", "3"],
-                env=environment,
-                pass_fds=[(theirs.fileno(), 3), (log, 1), (log, 2)],
-                new_session=True,
-            )
-        finally:
-            theirs.close()
-            os.close(log)
-        self.pidfd = os.pidfd_open(self.pid)
+        self.marker = f"{HOST_MARKER}={os.urandom(8).hex()}"
+        name, _, value = self.marker.partition("=")
+        with ExitStack() as on_failure:
+            self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            on_failure.callback(self.socket.close)
+            with theirs:
+                self.pid = _spawn_host(environment | {name: value}, theirs, log_path)
+            on_failure.callback(_end_child, self.pid)
+            self.pidfd = os.pidfd_open(self.pid)
+            on_failure.pop_all()
         self._send(protocol.SETUP, setup)
 
     def _forget_everything(self) -> None:
@@ -83,7 +109,6 @@ class HostProcess:
         self.broken: str | None = None
         self.silent = False
         self._outbox: deque[tuple[Any, ...]] = deque()
-        self._ends = 0
 
     def fileno(self) -> int:
         """The socket's descriptor, for poll."""
@@ -92,12 +117,12 @@ class HostProcess:
     def run(self, request: JobRequest) -> None:
         """Have the host start this attempt now."""
         self.running[request.job_id] = request
-        self._send(protocol.RUN, request.job_id, request.version, self._ends)
+        self._send(protocol.RUN, request.job_id, request.version, request.shape)
 
     def queue(self, request: JobRequest) -> None:
-        """Have the host start this attempt when a running one ends."""
+        """Have the host start this attempt when a running one of its shape ends."""
         self.queued.append(request)
-        self._send(protocol.QUEUE, request.job_id, request.version, self._ends)
+        self._send(protocol.QUEUE, request.job_id, request.version, request.shape)
 
     def cancel(self, job_id: str) -> bool:
         """Have the host kill or forget this job; False if it has none of that id."""
@@ -107,17 +132,26 @@ class HostProcess:
                 return True
         return False
 
-    def ended(self, job_id: str) -> tuple[JobRequest | None, JobRequest | None]:
-        """Take note that a running attempt ended: returns it, and what the host has started in its place."""
+    def ended(self, job_id: str, next_id: str | None) -> tuple[JobRequest | None, JobRequest | None]:
+        """Take note that a running attempt ended and that the host started ``next_id`` in its place.
+
+        Returns what ended and what has its room now. If the host had nothing to start because a queued one
+        was still under way to it, it is told to start that; and if it has itself started one that it was
+        told to, the next queued one has the room.
+        """
         request = self.running.pop(job_id, None)
-        self._ends += request is not None
-        started = self.queued.popleft() if request is not None and self.queued else None
+        if request is None:
+            return None, None
+        started = None if next_id is None else self.forgotten(next_id)
+        if started is None and self.queued and self.queued[0].shape == request.shape:
+            started = self.queued.popleft()
+            self._send(protocol.START, started.job_id)
         if started is not None:
             self.running[started.job_id] = started
         return request, started
 
     def forgotten(self, job_id: str) -> JobRequest | None:
-        """Take note that a queued attempt was cancelled before it started; returns it."""
+        """Take note that an attempt is not queued any more; returns it if it was."""
         queued = next((request for request in self.queued if request.job_id == job_id), None)
         if queued is not None:
             self.queued.remove(queued)

@@ -14,14 +14,15 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from toilcache.batch import protocol
-from toilcache.batch.host_process import HostProcess, host_environment, run_marker
+from toilcache.batch.host_process import HostProcess, host_environment, run_marker, visible_devices
 from toilcache.batch.model import Ended, JobRequest, Update
 from toilcache.batch.model import Record as RecordUpdate
 from toilcache.batch.orphans import Orphans
-from toilcache.batch.resources import Pending, Pool
+from toilcache.batch.resources import Pending, Pool, Shape
 from toilcache.batch.status import explain
+from toilcache.errors import ProcessError
 from toilcache.job.exit_reason import BatchJobExitReason
-from toilcache.node.machine import end_marked_processes, oom_kills
+from toilcache.node.machine import end_marked_processes, kill_marked_processes, oom_kills, process_age
 
 QUEUE_AHEAD = 16
 """So many attempts a host may hold ready, so that it need not ask the leader when a job ends."""
@@ -33,7 +34,7 @@ class LocalAdapter:
     """Runs workers as processes of this machine (see :class:`toilcache.batch.model.BatchAdapter`).
 
     :param pool: what may be used.
-    :param run: the number of the leader's run; what runs up to this one left behind is ended at shutdown.
+    :param run: the number of the leader's run.
     :param setup: the first message to a host (see ``toilcache.batch.protocol``).
     :param clean: called once at the end of :meth:`shutdown`, to remove the workflow's directories on this
     node."""
@@ -51,13 +52,15 @@ class LocalAdapter:
         self._by_pidfd: dict[int, HostProcess] = {}
         self._by_threads: dict[int, HostProcess] = {}
         self._devices = list(range(pool.capacity.accelerators))
-        self._lent: dict[int, tuple[int, ...]] = {}
+        self._lent: dict[int, tuple[Shape, tuple[int, ...]]] = {}
+        self._adopted: dict[str, tuple[JobRequest, tuple[int, ...]]] = {}
+        self._cancelled: set[str] = set()
         self._began: dict[str, float] = {}
         self._ready: list[Update] = []
         self._poll = select.poll()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._wake_reader, select.POLLIN)
-        self._orphans = Orphans(setup["notes_dir"], setup["names_base"])
+        self._orphans = Orphans(setup["notes_dir"], setup["names_base"], workflow_id, run)
         self._oom_kills = oom_kills()
         self._closed = False
 
@@ -75,6 +78,10 @@ class LocalAdapter:
             if request is not None:
                 self._end(request, protocol.CANCELLED, 0, b"")
                 continue
+            if job_id in self._adopted:
+                self._cancelled.add(job_id)
+                self._orphans.kill(_attempt(self._adopted[job_id][0]))
+                continue
             for host in self._hosts.values():
                 if host.cancel(job_id):
                     break
@@ -86,6 +93,17 @@ class LocalAdapter:
     def adopt(self) -> list[tuple[str, int]]:
         return self._orphans.find()
 
+    def adopted(self, requests: Sequence[JobRequest]) -> None:
+        for request in requests:
+            pid = self._orphans.pid(_attempt(request))
+            if pid is None or request.job_id in self._adopted:
+                continue
+            devices = visible_devices(pid) if request.accelerators else ()
+            self._devices = [device for device in self._devices if device not in devices]
+            self._adopted[request.job_id] = (request, devices)
+            self._began[request.job_id] = time.monotonic() - process_age(pid)
+            self._pool.take(request.shape)
+
     def wake(self) -> None:
         try:
             os.write(self._wake_writer, b"w")
@@ -95,11 +113,30 @@ class LocalAdapter:
     def updates(self, timeout: float | None) -> list[Update]:
         if not self._ready:
             self._wait(self._orphans.limit(timeout))
-        for job_id, version in self._orphans.ended():
-            detail = "ended under an earlier leader"
-            self._ready.append(Ended(job_id, version, BatchJobExitReason.LOST, detail, 0, b""))
+        self._part_with(self._orphans.ended())
         ready, self._ready = self._ready, []
         return ready
+
+    def _part_with(self, orphans: list[tuple[str, int]]) -> None:
+        """Report adopted attempts that have ended, once nothing of theirs runs, and give back what they had.
+
+        Their host has seen to that, unless it was killed.
+        """
+        if not orphans:
+            return
+        kill_marked_processes(protocol.job_marker(*attempt) for attempt in orphans)
+        for job_id, version in orphans:
+            request, devices = self._adopted.pop(job_id, (None, ()))
+            if request is not None:
+                self._began.pop(job_id, None)
+                self._devices += devices
+                self._pool.give(request.shape)
+            reason, detail = BatchJobExitReason.LOST, "ended under an earlier leader"
+            if job_id in self._cancelled:
+                self._cancelled.discard(job_id)
+                reason, detail = explain(protocol.CANCELLED)
+            self._ready.append(Ended(job_id, version, reason, detail, 0, b""))
+        self._dispatch()
 
     def _wait(self, timeout: float | None) -> None:
         milliseconds = None if timeout is None else math.ceil(max(0.0, timeout) * 1000)
@@ -150,13 +187,21 @@ class LocalAdapter:
             host.broken = message[1]
 
     def _chain_ended(
-        self, host: HostProcess, job_id: str, version: int, status: int, max_rss: int, log_tail: bytes
+        self,
+        host: HostProcess,
+        job_id: str,
+        version: int,
+        status: int,
+        max_rss: int,
+        log_tail: bytes,
+        next_id: str | None,
     ) -> None:
-        """Pass the room of what ended on to what the host has started by itself."""
-        ended, started = host.ended(job_id)
+        """Pass the room of what ended on to what runs in its place; with devices, the host keeps it."""
+        ended, started = host.ended(job_id, next_id)
         if ended is not None:
             self._began.pop(job_id, None)
-            self._pool.give(ended.shape)
+            if host.fileno() not in self._lent:
+                self._pool.give(ended.shape)
         else:
             ended = host.forgotten(job_id)
         if started is not None:
@@ -169,6 +214,8 @@ class LocalAdapter:
 
     def _end(self, request: JobRequest, status: int, max_rss: int, log_tail: bytes) -> None:
         reason, detail = explain(status, oom_killed=status != 0 and self._memory_ran_out())
+        if status == protocol.NOT_STARTED:
+            detail, log_tail = f"{detail}: {os.fsdecode(log_tail)}", b""
         self._ready.append(Ended(request.job_id, request.version, reason, detail, max_rss, log_tail))
 
     def _memory_ran_out(self) -> bool:
@@ -176,7 +223,13 @@ class LocalAdapter:
         return self._oom_kills > before
 
     def _bury(self, host: HostProcess) -> None:
-        """A host is gone: what ran is lost, what it only had queued goes back among the pending."""
+        """A host is gone: what ran is lost, what it only had queued goes back among the pending.
+
+        First of all, nothing may go on that its jobs started: another attempt may follow at once.
+        """
+        if host.running:
+            attempts = map(_attempt, host.running.values())
+            kill_marked_processes([host.marker, *(protocol.job_marker(*attempt) for attempt in attempts)])
         self._silence(host)
         self._poll.unregister(host.pidfd)
         descriptor = host.fileno()
@@ -184,7 +237,10 @@ class LocalAdapter:
         self._by_threads = {
             threads: other for threads, other in self._by_threads.items() if other is not host
         }
-        self._devices += self._lent.pop(descriptor, ())
+        lent = self._lent.pop(descriptor, None)
+        if lent is not None:
+            self._pool.give(lent[0])
+            self._devices += lent[1]
         host.close()
         if host.broken:
             reason, detail = BatchJobExitReason.ERROR, f"cannot be run by its worker: {host.broken}"
@@ -192,7 +248,8 @@ class LocalAdapter:
             reason, detail = BatchJobExitReason.LOST, f"was lost: {host.last_words()}"
         for request in host.running.values():
             self._began.pop(request.job_id, None)
-            self._pool.give(request.shape)
+            if lent is None:
+                self._pool.give(request.shape)
             self._ready.append(Ended(request.job_id, request.version, reason, detail, 0, b""))
         for request in host.queued:
             self._pending.add(request)
@@ -205,9 +262,17 @@ class LocalAdapter:
             request = self._pending.next(self._pool)
             if request is None:
                 break
+            try:
+                host = self._host_for(request)
+            except (OSError, ProcessError) as error:
+                detail = f"cannot be run: its worker cannot be started: {error}"
+                self._ready.append(
+                    Ended(request.job_id, request.version, BatchJobExitReason.ERROR, detail, 0, b"")
+                )
+                continue
             self._pool.take(request.shape)
             self._began[request.job_id] = time.monotonic()
-            self._host_for(request).run(request)
+            host.run(request)
         self._queue_ahead()
 
     def _queue_ahead(self) -> None:
@@ -227,9 +292,9 @@ class LocalAdapter:
         threads = _threads(request.cores)
         if request.accelerators:
             devices = tuple(self._devices[: request.accelerators])
-            del self._devices[: request.accelerators]
             host = self._start_host(threads, devices)
-            self._lent[host.fileno()] = devices
+            del self._devices[: request.accelerators]
+            self._lent[host.fileno()] = (request.shape, devices)
             return host
         if threads not in self._by_threads:
             self._by_threads[threads] = self._start_host(threads, ())
@@ -245,7 +310,7 @@ class LocalAdapter:
         self._poll.register(host.pidfd, select.POLLIN)
         return host
 
-    def shutdown(self) -> None:
+    def shutdown(self, fenced: bool = False) -> None:
         if self._closed:
             return
         self._closed = True
@@ -254,11 +319,15 @@ class LocalAdapter:
         deadline = time.monotonic() + STOP_SECONDS
         while self._hosts and time.monotonic() < deadline:
             self._wait(deadline - time.monotonic())
-        for run in range(self._run, 0, -1):
+        for run in range(self._run, self._run - 1 if fenced else 0, -1):
             end_marked_processes(run_marker(self._workflow_id, run))
         for host in self._hosts.values():
             host.close()
         self._clean()
+
+
+def _attempt(request: JobRequest) -> tuple[str, int]:
+    return request.job_id, request.version
 
 
 def _threads(cores: float) -> int:

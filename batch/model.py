@@ -105,7 +105,18 @@ class BatchAdapter(Protocol):
     def adopt(self) -> list[tuple[str, int]]:
         """Return the attempts of an earlier leader that still run here; their ``Ended`` will follow."""
 
-    def shutdown(self) -> None:
+    def adopted(self, requests: Sequence[JobRequest]) -> None:
+        """Take note of what attempts that :meth:`adopt` returned have reserved.
+
+        ``job_id`` and ``version`` are as returned there, the resources those of the job that the attempt
+        began with. From now on they count as running: they have room until they end, even if that is more
+        than there is, :meth:`running` names them, and :meth:`cancel` kills them. Other attempts are ignored.
+        """
+
+    def shutdown(self, fenced: bool = False) -> None:
         """Kill what runs, end the hosts and leave this workflow's directories on every node removed.
         Idempotent.
+
+        ``fenced``: a newer leader has taken the workflow over and may have adopted what earlier runs started;
+        only what this run started is ended.
         """

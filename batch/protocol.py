@@ -7,10 +7,11 @@ and host may run under different Python versions.
 Adapter to host:
 
 * ``(SETUP, dict)``: first message; how to reach the job store and the node's directories.
-* ``(RUN, job_id, version, ends)``: start this job now; the adapter holds its resources. ``ends`` is how many
-  ``ENDED`` of chains that ran the adapter has had from this host.
-* ``(QUEUE, job_id, version, ends)``: start it when a running chain ends, in the order of arrival; at once if
-  one has ended of which the adapter had not heard, and nothing was started in its place.
+* ``(RUN, job_id, version, shape)``: start this job now; the adapter holds its resources, which are ``shape``
+  (to the host: something to compare).
+* ``(QUEUE, job_id, version, shape)``: start it in the place of a running chain of the same shape that ends,
+  in the order of arrival.
+* ``(START, job_id)``: start it now if it is still queued; else the host was first, and nothing is to be done.
 * ``(CANCEL, job_id, version)``: forget it if queued, kill it if running; ``ENDED`` follows if it was known.
 * ``(STOP,)``: kill what runs, then end.
 
@@ -19,11 +20,13 @@ Host (or a job's process, over the same socket) to adapter:
 * ``(READY, pid, name)``: the host is up; ``name`` is its process name on the node.
 * ``(RECORD, job_id, version)``: slot ``version`` of the job now holds a record of this worker: a hint, never
     evidence.
-* ``(ENDED, job_id, version, status, max_rss, log_tail)``: the chain issued as ``job_id`` at ``version`` has
-  no process any more. ``status`` is a wait status, ``CANCELLED`` for one that never started; ``max_rss`` in
-  bytes; ``log_tail`` the last bytes of its output when it did not end with 0.
+* ``(ENDED, job_id, version, status, max_rss, log_tail, next_id)``: the chain issued as ``job_id`` at
+  ``version`` has no process any more. ``status`` is a wait status, ``CANCELLED`` for one that never started,
+  ``NOT_STARTED`` for one that could not be (``log_tail`` says why); ``max_rss`` in bytes; ``log_tail`` the
+  last bytes of its output when it did not end with 0; ``next_id`` the queued job that the host starts in its
+  place, None if it has none.
 * ``(BROKEN, text)``: the host cannot work (the store cannot be reached, the user's module does not import)
-and ends."""
+  and ends."""
 
 from __future__ import annotations
 
@@ -34,12 +37,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SETUP, RUN, QUEUE, CANCEL, STOP = "setup", "run", "queue", "cancel", "stop"
+SETUP, RUN, QUEUE, START, CANCEL, STOP = "setup", "run", "queue", "start", "cancel", "stop"
 READY, RECORD, ENDED, BROKEN = "ready", "record", "ended", "broken"
 
 CANCELLED = -1
+NOT_STARTED = -2
 LOG_TAIL = 16 * 1024
+JOB_MARKER = "TOILCACHE_JOB"
 _MAX_PACKET = 160 * 1024
+
+
+def job_marker(job_id: str, version: int) -> str:
+    """Return the environment entry of all programs that the chain issued as this attempt starts."""
+    return f"{JOB_MARKER}={job_id}:{version}"
 
 
 def send(sock: socket.socket, *message: Any, block: bool = True) -> None:

@@ -15,6 +15,8 @@ def explain(status: int, *, oom_killed: bool = False) -> tuple[BatchJobExitReaso
     """
     if status == protocol.CANCELLED:
         return BatchJobExitReason.KILLED, "was cancelled"
+    if status == protocol.NOT_STARTED:
+        return BatchJobExitReason.LOST, "could not be started"
     if os.WIFSIGNALED(status):
         return _explain_signal(os.WTERMSIG(status), oom_killed)
     code = os.WEXITSTATUS(status)

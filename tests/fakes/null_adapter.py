@@ -39,7 +39,7 @@ class NullAdapter:
         self.work = work
         self.submitted: list[JobRequest] = []
         self.cancelled: list[str] = []
-        self.adopted: list[tuple[str, int]] = []
+        self.of_earlier_runs: list[tuple[str, int]] = []
         self.closed = 0
         self._slots = slots
         self._max_cores = max_cores
@@ -100,9 +100,15 @@ class NullAdapter:
         return {job_id: now - began for job_id, (_, began) in self._running.items()}
 
     def adopt(self) -> list[tuple[str, int]]:
-        return self.adopted
+        return self.of_earlier_runs
 
-    def shutdown(self) -> None:
+    def adopted(self, requests: Sequence[JobRequest]) -> None:
+        now = time.monotonic()
+        for request in requests:
+            if (request.job_id, request.version) in self.of_earlier_runs:
+                self._running[request.job_id] = (request, now)
+
+    def shutdown(self, fenced: bool = False) -> None:
         self.closed += 1
         self._pending.clear()
         self._running.clear()

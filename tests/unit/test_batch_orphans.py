@@ -17,7 +17,7 @@ class Node:
         self.directory = directory
         self.alive: set[str] = set()
         self.now = 1000.0
-        self.orphans = Orphans(str(directory), "names")
+        self.orphans = Orphans(str(directory), "names", "wf", 2)
 
     def note(self, name: str, text: str, alive: bool = True) -> None:
         (self.directory / f"{name}.note").write_text(text)
@@ -52,15 +52,15 @@ def test_no_notes(node: Node) -> None:
 
 
 def test_what_abandoned_hosts_run_and_when_it_ends(node: Node) -> None:
-    node.note("a", "abandoned\njob1 1\njob2 17\n")
-    node.note("b", "abandoned\njob3 2\n")
-    node.note("dead", "abandoned\njob4 1\n", alive=False)
+    node.note("a", "abandoned\njob1 1 77\njob2 17 77\n")
+    node.note("b", "abandoned\njob3 2 77\n")
+    node.note("dead", "abandoned\njob4 1 77\n", alive=False)
     node.note("idle", "abandoned\n")
     assert sorted(node.orphans.find()) == [("job1", 1), ("job2", 17), ("job3", 2)]
     assert node.orphans.limit(None) == LOOK_SECONDS
     assert node.orphans.limit(0.001) == 0.001
     assert node.later() == []
-    node.note("a", "abandoned\njob2 17\n")
+    node.note("a", "abandoned\njob2 17 77\n")
     assert node.later() == [("job1", 1)]
     assert node.later() == []
     node.alive.discard("b")
@@ -71,14 +71,14 @@ def test_what_abandoned_hosts_run_and_when_it_ends(node: Node) -> None:
 
 
 def test_a_host_that_ended_and_took_its_note_along(node: Node) -> None:
-    node.note("a", "abandoned\njob1 1\n")
+    node.note("a", "abandoned\njob1 1 77\n")
     node.orphans.find()
     (node.directory / "a.note").unlink()
     assert node.later() == [("job1", 1)]
 
 
 def test_looking_is_not_done_more_often_than_needed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    node.note("a", "abandoned\njob1 1\n")
+    node.note("a", "abandoned\njob1 1 77\n")
     node.orphans.find()
     node.later()
     node.alive.clear()
@@ -95,7 +95,7 @@ def test_a_host_is_given_time_to_notice(node: Node, monkeypatch: pytest.MonkeyPa
     def wait(seconds: float) -> None:
         looks.append(seconds)
         if len(looks) == 3:
-            node.note("a", "abandoned\njob1 1\n")
+            node.note("a", "abandoned\njob1 1 77\n")
 
     monkeypatch.setattr(module.time, "sleep", wait)
     assert node.orphans.find() == [("job1", 1)]
@@ -105,7 +105,7 @@ def test_a_host_is_given_time_to_notice(node: Node, monkeypatch: pytest.MonkeyPa
 def test_a_host_that_never_notices_is_taken_at_its_word_in_the_end(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node.note("a", "serving\njob1 1\n")
+    node.note("a", "serving\njob1 1 77\n")
 
     def wait(seconds: float) -> None:
         node.now += 1
@@ -119,5 +119,5 @@ def test_a_note_that_cannot_be_read(node: Node) -> None:
     node.note("torn", "abandoned\njob1 x")
     (node.directory / "bytes.note").write_bytes(b"\xff\xfe\n")
     node.alive.add("bytes")
-    node.note("words", "abandoned\none two three\n")
+    node.note("words", "abandoned\none two three four\n")
     assert node.orphans.find() == []

@@ -26,8 +26,8 @@ def pair() -> Iterator[Pair]:
 
 def test_messages_keep_their_bounds_and_their_order(pair: Pair) -> None:
     messages = [
-        (protocol.RUN, "id", 1, 0),
-        (protocol.ENDED, "id", 1, 9, 123, b"\0log\xff"),
+        (protocol.RUN, "id", 1, (0.5, 1, 1, 0)),
+        (protocol.ENDED, "id", 1, 9, 123, b"\0log\xff", None),
         (protocol.SETUP, {"sys_path": ["it's a\n'path'"], "main": None}),
         (protocol.STOP,),
     ]
@@ -59,7 +59,7 @@ def test_the_peer_is_gone_with_messages_unread(pair: Pair) -> None:
 
 
 def test_the_longest_log_tail_fits(pair: Pair) -> None:
-    message = (protocol.ENDED, "id", 1, 9, 0, os.urandom(protocol.LOG_TAIL))
+    message = (protocol.ENDED, "id", 1, 9, 0, os.urandom(protocol.LOG_TAIL), "0123456789abcdef")
     protocol.send(pair[0], *message)
     assert protocol.receive(pair[1]) == message
 
@@ -131,8 +131,8 @@ def test_cancelling_what_a_host_has_and_what_not(pair: Pair) -> None:
     assert messages[2:] == [(protocol.CANCEL, "job1", 1), (protocol.CANCEL, "job2", 1)]
     assert host.forgotten("job2") == request(2)
     assert host.forgotten("job2") is None
-    assert host.ended("job1") == (request(1), None)
-    assert host.ended("job1") == (None, None)
+    assert host.ended("job1", None) == (request(1), None)
+    assert host.ended("job1", None) == (None, None)
 
 
 def test_the_environment_of_a_host(monkeypatch: pytest.MonkeyPatch) -> None:

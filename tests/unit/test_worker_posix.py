@@ -108,4 +108,4 @@ def test_a_container_that_forbids_the_score_is_put_up_with(
 
 
 def test_a_process_without_children_has_no_orphans() -> None:
-    assert posix.orphans_of(b"MARKER=none", set()) == []
+    assert posix.orphans_of(b"MARKER=none", os.getpid(), set()) == []

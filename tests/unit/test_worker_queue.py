@@ -40,8 +40,10 @@ class Outbox(WorkSource):
     def record(self, job_id: str, version: int) -> None:
         self.messages.append((protocol.RECORD, job_id, version))
 
-    def ended(self, job_id: str, version: int, status: int, max_rss: int, log_tail: bytes) -> None:
-        self.messages.append((protocol.ENDED, job_id, version, status, max_rss, log_tail))
+    def ended(
+        self, job_id: str, version: int, status: int, max_rss: int, log_tail: bytes, next_id: str | None
+    ) -> None:
+        self.messages.append((protocol.ENDED, job_id, version, status, max_rss, log_tail, next_id))
 
 
 class ForklessHost(Host):
@@ -50,11 +52,19 @@ class ForklessHost(Host):
     def __init__(self, source: WorkSource) -> None:
         super().__init__(source)
         self.log = os.open(os.devnull, os.O_RDWR)
-        self.started = 0
+        self.started = 1 << 40  # no pids, should anybody take them for that
+        self.not_to_start: set[str] = set()
 
-    def _start(self, job_id: str, version: int) -> None:
+    def _start(self, job_id: str, version: int, shape: Any) -> None:
         self.started += 1
-        self._running[self.started] = _Running(job_id, version, self.log)
+        if job_id in self.not_to_start:
+            self._report_end(job_id, version, shape, protocol.NOT_STARTED, log=b"no room")
+        else:
+            self._running[self.started] = _Running(job_id, version, shape, self.log)
+
+    def _kill(self, pid: int, running: _Running) -> None:
+        """It ends like any other, at its time."""
+        running.cancelled = True
 
     def _kill_left_behind(self, pid: int, running: _Running) -> None:
         """There are no processes."""
@@ -89,9 +99,9 @@ class Pair:
         self.count = 0
         self.ended: list[str] = []
 
-    def request(self) -> JobRequest:
+    def request(self, memory: int = 1) -> JobRequest:
         self.count += 1
-        return JobRequest(f"job{self.count}", 1, "job", 1.0, 1, 1, 0, False)
+        return JobRequest(f"job{self.count}", 1, "job", 1.0, memory, 1, 0, False)
 
     def to_host(self) -> None:
         if self.adapter.outbox:
@@ -99,8 +109,10 @@ class Pair:
 
     def to_adapter(self) -> None:
         if self.source.messages:
-            job_id = self.source.messages.popleft()[1]
-            request, _ = self.adapter.ended(job_id)
+            message = self.source.messages.popleft()
+            job_id = message[1]
+            request, started = self.adapter.ended(job_id, message[6])
+            assert started is None or request is None or started.shape == request.shape
             assert (request or self.adapter.forgotten(job_id)) is not None
             self.ended.append(job_id)
 
@@ -111,13 +123,23 @@ class Pair:
 
     def check(self) -> None:
         assert sorted(self.adapter.running) == sorted(self.host.runs())
-        assert [request.job_id for request in self.adapter.queued] == [job for job, _ in self.host._queue]
+        assert [request.job_id for request in self.adapter.queued] == [job for job, _, _ in self.host._queue]
 
     def step(self, action: str, number: int) -> None:
         if action == "run":
             self.adapter.run(self.request())
-        elif action == "queue" and self.adapter.running:
+        elif action == "run another shape":
+            self.adapter.run(self.request(memory=2))
+        elif action == "run in vain":
+            request = self.request()
+            self.host.not_to_start.add(request.job_id)
+            self.adapter.run(request)
+        elif action == "queue" and self.adapter.running and self.adapter.runs_only(SHAPE):
             self.adapter.queue(self.request())
+        elif action == "queue in vain" and self.adapter.running and self.adapter.runs_only(SHAPE):
+            request = self.request()
+            self.host.not_to_start.add(request.job_id)
+            self.adapter.queue(request)
         elif action == "cancel" and self.adapter.queued:
             self.adapter.cancel(self.adapter.queued[number % len(self.adapter.queued)].job_id)
         elif action == "finish" and self.host.runs():
@@ -167,7 +189,88 @@ def test_a_job_queued_after_the_end_was_heard_waits_for_another(pair: Pair) -> N
     pair.check()
 
 
-ACTIONS = st.sampled_from(["run", "queue", "queue", "cancel", "finish", "finish", "to host", "to adapter"])
+def test_what_ends_makes_room_only_for_its_own_shape(pair: Pair) -> None:
+    """A small job came to this host after large ones were queued: its end is not their turn."""
+    large = pair.request(memory=1000)
+    pair.adapter.run(large)
+    pair.adapter.queue(pair.request(memory=1000))
+    pair.adapter.run(pair.request(memory=1))
+    pair.settle()
+    pair.host.finish(1)
+    pair.settle()
+    assert pair.host.runs() == [large.job_id]
+    pair.check()
+    pair.host.finish(0)
+    pair.settle()
+    assert pair.host.runs() == ["job2"]
+    pair.check()
+
+
+def test_a_job_that_cannot_be_started_makes_room_for_the_next(pair: Pair) -> None:
+    pair.host.not_to_start = {"job2", "job3"}
+    pair.adapter.run(pair.request())
+    for _ in range(3):
+        pair.adapter.queue(pair.request())
+    pair.settle()
+    pair.host.finish(0)
+    pair.settle()
+    assert pair.ended == ["job1", "job2", "job3"]
+    assert pair.host.runs() == ["job4"]
+    pair.check()
+
+
+def test_the_host_never_runs_more_than_the_adapter_has_room_for(pair: Pair) -> None:
+    """It starts a queued one itself while it is being told to: once, and the room is not lost."""
+    pair.adapter.run(pair.request())
+    pair.adapter.run(pair.request())
+    pair.settle()
+    pair.host.finish(0)
+    pair.adapter.queue(pair.request())
+    pair.to_adapter()  # job1 ended, nothing in its place: the adapter tells the host to start job3
+    pair.to_host()  # QUEUE
+    pair.host.finish(0)  # job2 ended, job3 in its place
+    assert pair.host.runs() == ["job3"]
+    pair.settle()
+    assert pair.host.runs() == ["job3"]
+    assert set(pair.adapter.running) == {"job3"}
+
+
+class LostOutbox(Outbox):
+    """A source whose other end goes away with an end that it reports."""
+
+    def ended(self, *message: Any) -> None:
+        self.lost = True
+
+
+def test_a_host_that_finds_its_leader_gone_starts_nothing_queued() -> None:
+    host = ForklessHost(LostOutbox())
+    host._write_note = lambda: None  # type: ignore[method-assign]
+    shape = (1.0, 1, 1, 0)
+    host._obey((protocol.RUN, "job1", 1, shape))
+    host._obey((protocol.QUEUE, "job2", 1, shape))
+    host.finish(0)
+    assert host.runs() == []
+    host._obey((protocol.RUN, "job3", 1, shape))
+    assert host.runs() == []
+    os.close(host.log)
+
+
+SHAPE = (1.0, 1, 1, 0)
+ACTIONS = st.sampled_from(
+    [
+        "run",
+        "run another shape",
+        "run in vain",
+        "queue",
+        "queue",
+        "queue in vain",
+        "cancel",
+        "finish",
+        "finish",
+        "to host",
+        "to adapter",
+    ]
+)
 
 
 @given(st.lists(st.tuples(ACTIONS, st.integers(0, 5)), max_size=60))

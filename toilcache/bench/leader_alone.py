@@ -66,7 +66,10 @@ class DoneAtOnce:
         """There is no earlier leader."""
         return []
 
-    def shutdown(self) -> None:
+    def adopted(self, requests: Sequence[JobRequest]) -> None:
+        """There is none to tell of."""
+
+    def shutdown(self, fenced: bool = False) -> None:
         """There is nothing to end."""
 
 

@@ -26,7 +26,8 @@ _ROUNDS = 10
 def end_processes(find: Callable[[], Targets], grace: float) -> list[int]:
     """End all that `find` returns as (pid, start time), until it returns nothing new; return the pids.
 
-    The first round asks with SIGTERM and waits up to `grace` seconds, the later ones kill. What may not be
+    The first round asks with SIGTERM and waits up to `grace` seconds, the later ones kill; without any grace
+    the first one kills too, and no round waits longer than a tenth of a second. What may not be
     signalled, or does not end (it hangs in the kernel), is not among the returned.
     """
     seen: set[tuple[int, int]] = set()
@@ -36,10 +37,10 @@ def end_processes(find: Callable[[], Targets], grace: float) -> list[int]:
         if not targets:
             break
         seen.update(targets)
-        if number == 0:
+        if number == 0 and grace:
             refused |= _signal_all(targets, find, signal.SIGTERM, grace)
         else:
-            refused |= _signal_all(targets, find, signal.SIGKILL, 1.0)
+            refused |= _signal_all(targets, find, signal.SIGKILL, 1.0 if grace else 0.1)
     return sorted(pid for pid, _ in seen - set(find()))
 
 

@@ -7,9 +7,14 @@ environment entry that the caller gave to what it started.
 from __future__ import annotations
 
 import os
+import time
 
 from toilcache.node.cgroups import cgroup_cores, cgroup_memory
 from toilcache.node.coordination import boot_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Machine:
@@ -79,6 +84,15 @@ def process_start_time(pid: int) -> int | None:
     return None if found is None else found[1]
 
 
+def process_age(pid: int) -> float:
+    """Return the seconds since a process started; 0 if there is none."""
+    started = process_start_time(pid)
+    if started is None:
+        return 0.0
+    ticks = os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started / ticks)
+
+
 def is_process(pid: int, start_time: int) -> bool:
     """Tell whether the process that was seen with this pid and start time still runs."""
     return process_start_time(pid) == start_time
@@ -94,26 +108,49 @@ def end_marked_processes(marker: str, grace: float = 2.0, session: int | None = 
     """
     from toilcache.node.ending import end_processes
 
-    return end_processes(lambda: _marked(os.fsencode(marker), session), grace)
+    return end_processes(lambda: _marked({os.fsencode(marker)}, session), grace)
 
 
-def _marked(marker: bytes, session: int | None) -> list[tuple[int, int]]:
+def kill_marked_processes(markers: Iterable[str]) -> list[int]:
+    """Kill every process with one of these in its environment, without asking; return their pids.
+
+    Waits only for the kernel to do it, so that nothing of theirs runs when this returns, but not for long.
+    """
+    from toilcache.node.ending import end_processes
+
+    wanted = {os.fsencode(marker) for marker in markers}
+    return end_processes(lambda: _marked(wanted), grace=0.0)
+
+
+def _marked(markers: set[bytes], session: int | None = None) -> list[tuple[int, int]]:
     """Find the marked processes as pairs of pid and start time."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
             status = _stat(int(entry))
-            if status is not None and (status[0] == session or _has_marker(int(entry), marker)):
+            if status is not None and (status[0] == session or _has_marker(int(entry), markers)):
                 found.append((int(entry), status[1]))
     return found
 
 
-def _has_marker(pid: int, marker: bytes) -> bool:
+def _has_marker(pid: int, markers: set[bytes]) -> bool:
+    return not markers.isdisjoint(_environment(pid))
+
+
+def environment_entry(pid: int, name: str) -> str | None:
+    """Return what a process was started with in this environment variable; None if it is not told."""
+    prefix = os.fsencode(name) + b"="
+    found = (entry[len(prefix) :] for entry in _environment(pid) if entry.startswith(prefix))
+    value = next(found, None)
+    return None if value is None else os.fsdecode(value)
+
+
+def _environment(pid: int) -> list[bytes]:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return marker in file.read().split(b"\0")
+            return file.read().split(b"\0")
     except OSError:  # gone, or somebody else's
-        return False
+        return []
 
 
 def _stat(pid: int) -> tuple[int, int] | None:

@@ -23,27 +23,28 @@ from toilcache.worker.context import WorkerContext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from toilcache.worker.source import WorkSource
 
-MARKER = "TOILCACHE_JOB"
+    Shape: TypeAlias = Any  # only compared
 
 
 class _Running:
     """A forked job process: the attempt it was started for, and the file that takes its output."""
 
-    __slots__ = ("cancelled", "job_id", "log", "version")
+    __slots__ = ("cancelled", "job_id", "log", "shape", "version")
 
-    def __init__(self, job_id: str, version: int, log: int) -> None:
+    def __init__(self, job_id: str, version: int, shape: Shape, log: int) -> None:
         self.job_id = job_id
         self.version = version
+        self.shape = shape
         self.log = log
         self.cancelled = False
 
     @property
     def marker(self) -> str:
-        return f"{self.job_id}:{self.version}"
+        return protocol.job_marker(self.job_id, self.version)
 
 
 class Host:
@@ -55,9 +56,7 @@ class Host:
     def __init__(self, source: WorkSource) -> None:
         self._source = source
         self._running: dict[int, _Running] = {}
-        self._queue: deque[tuple[str, int]] = deque()
-        self._ends = 0
-        self._ends_without_successor: deque[int] = deque()
+        self._queue: deque[tuple[str, int, Shape]] = deque()
         self._logs: list[int] = []
         self._kernel = posix.Kernel()
         self._pid = os.getpid()
@@ -83,12 +82,12 @@ class Host:
         self._source.ready(self._pid, name)
         while not self._stopping or self._running:
             commands = self._source.wait(wake)
+            if self._source.lost and not self._stopping:
+                self._abandoned()  # first: what came together with the loss is not to start anything
             for command in commands:
                 self._obey(command)
             _drain(wake)
             self._reap()
-            if self._source.lost and not self._stopping:
-                self._abandoned()
         self._remove_note()
         return 0
 
@@ -103,35 +102,40 @@ class Host:
 
     def _obey(self, command: tuple[Any, ...]) -> None:
         verb = command[0]
-        if verb == protocol.RUN:
-            self._forget_ends(command[3])
-            self._start(command[1], command[2])
-        elif verb == protocol.QUEUE:
-            self._enqueue(command[1], command[2], command[3])
-        elif verb == protocol.CANCEL:
+        if verb == protocol.CANCEL:
             self._cancel(command[1], command[2])
         elif verb == protocol.STOP:
             self._stop()
+        elif not self._may_start():
+            return
+        elif verb == protocol.RUN:
+            self._start(command[1], command[2], command[3])
+        elif verb == protocol.QUEUE:
+            self._queue.append(command[1:])
+        elif verb == protocol.START:
+            self._start_queued(command[1])
 
-    def _enqueue(self, job_id: str, version: int, ends_heard: int) -> None:
-        """Queue an attempt, or start it at once: the adapter reckons that every end which it had not heard of
-        when it sent this starts one that is queued.
-        """
-        self._forget_ends(ends_heard)
-        if self._ends_without_successor and not self._stopping:
-            self._ends_without_successor.popleft()
-            self._start(job_id, version)
-        else:
-            self._queue.append((job_id, version))
+    def _may_start(self) -> bool:
+        return not self._stopping and not self._source.lost
 
-    def _forget_ends(self, heard: int) -> None:
-        while self._ends_without_successor and self._ends_without_successor[0] <= heard:
-            self._ends_without_successor.popleft()
+    def _start_queued(self, job_id: str) -> None:
+        for attempt in self._queue:
+            if attempt[0] == job_id:
+                self._queue.remove(attempt)
+                self._start(*attempt)
+                return
 
-    def _start(self, job_id: str, version: int) -> None:
-        log = self._logs.pop() if self._logs else posix.unlinked_file(self._jobs_dir)
-        running = _Running(job_id, version, log)
-        pid = os.fork()
+    def _start(self, job_id: str, version: int, shape: Shape) -> None:
+        """Fork; a lack of processes, descriptors or room on the disk ends this attempt and no other."""
+        try:
+            if not self._logs:
+                self._logs.append(posix.unlinked_file(self._jobs_dir))
+            pid = os.fork()
+        except OSError as error:
+            why = os.fsencode(f"{error.strerror or error}")
+            self._report_end(job_id, version, shape, protocol.NOT_STARTED, log=why)
+            return
+        running = _Running(job_id, version, shape, self._logs.pop())
         if pid == 0:
             self._become_job(running)
         self._running[pid] = running
@@ -140,23 +144,26 @@ class Host:
         """In the child: take a life of its own, run the chain, end without unwinding the host's frames."""
         status = 1
         try:
-            os.setsid()
-            self._kernel.die_with(self._pid)
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.dup2(running.log, 1)
-            os.dup2(running.log, 2)
-            posix.be_killed_first()
-            posix.reseed()
-            os.environ[MARKER] = running.marker
-            status = run_chain(self._context, running.job_id, running.version)
-            sys.stdout.flush()
-        except BaseException:
-            sys.__excepthook__(*sys.exc_info())
+            try:
+                self._leave_the_host(running)
+                status = run_chain(self._context, running.job_id, running.version)
+            except BaseException:
+                sys.__excepthook__(*sys.exc_info())
+            posix.flush(sys.stdout, sys.stderr)
         finally:
-            sys.stderr.flush()
             os._exit(status)
+
+    def _leave_the_host(self, running: _Running) -> None:
+        os.setsid()
+        self._kernel.die_with(self._pid)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.dup2(running.log, 1)
+        os.dup2(running.log, 2)
+        posix.be_killed_first()
+        posix.reseed()
+        os.environ[protocol.JOB_MARKER] = running.marker.partition("=")[2]
 
     def _reap(self) -> None:
         while True:
@@ -175,42 +182,49 @@ class Host:
         log = posix.tail(running.log, protocol.LOG_TAIL) if status else b""
         if running.cancelled:
             status = protocol.CANCELLED
-        self._source.ended(running.job_id, running.version, status, max_rss, log)
         if os.fstat(running.log).st_size:
             os.ftruncate(running.log, 0)
         self._logs.append(running.log)
-        self._ends += 1
-        if self._queue and not self._stopping:
-            self._start(*self._queue.popleft())
-        else:
-            self._ends_without_successor.append(self._ends)
+        self._report_end(running.job_id, running.version, running.shape, status, max_rss, log)
         if self._source.lost:
             self._write_note()
+
+    def _report_end(
+        self, job_id: str, version: int, shape: Shape, status: int, max_rss: int = 0, log: bytes = b""
+    ) -> None:
+        """Report an end and start a queued attempt of the same shape in its place, if there is one."""
+        following = None
+        if self._may_start() and self._queue and self._queue[0][2] == shape:
+            following = self._queue.popleft()
+        self._source.ended(job_id, version, status, max_rss, log, following[0] if following else None)
+        if following is not None and self._may_start():
+            self._start(*following)
 
     def _kill_left_behind(self, pid: int, running: _Running) -> None:
         """End what the job started and did not wait for: its process group, and strays by their marker."""
         with suppress(ProcessLookupError):  # the usual case: nothing is left of the group
             os.killpg(pid, signal.SIGKILL)
-        marker = f"{MARKER}={running.marker}".encode()
-        for stray in posix.orphans_of(marker, set(self._running)):
-            os.kill(stray, signal.SIGKILL)
+        posix.kill_orphans(running.marker.encode(), pid, set(self._running))
 
     def _cancel(self, job_id: str, version: int) -> None:
-        if (job_id, version) in self._queue:
-            self._queue.remove((job_id, version))
-            self._source.ended(job_id, version, protocol.CANCELLED, 0, b"")
-            return
+        for attempt in self._queue:
+            if attempt[:2] == (job_id, version):
+                self._queue.remove(attempt)
+                self._source.ended(job_id, version, protocol.CANCELLED, 0, b"", None)
+                return
         for pid, running in self._running.items():
             if running.job_id == job_id and running.version == version:
-                running.cancelled = True
-                os.kill(pid, signal.SIGKILL)
+                self._kill(pid, running)
 
     def _stop(self) -> None:
         self._stopping = True
         self._queue.clear()
         for pid, running in self._running.items():
-            running.cancelled = True
-            os.kill(pid, signal.SIGKILL)
+            self._kill(pid, running)
+
+    def _kill(self, pid: int, running: _Running) -> None:
+        running.cancelled = True
+        os.kill(pid, signal.SIGKILL)
 
     def _abandoned(self) -> None:
         """The leader is gone: what runs may finish, nothing else starts."""
@@ -219,14 +233,20 @@ class Host:
         self._write_note()
 
     def _write_note(self) -> None:
-        """Tell a later leader that this host serves, or once left alone, which attempts still run here."""
+        """Tell a later leader that this host serves, or once left alone, which attempts still run here.
+
+        Without room on the disk the next change is another occasion; until then the later leader fences.
+        """
         assert self._note is not None
         text = "abandoned\n" if self._source.lost else "serving\n"
-        text += "".join(f"{running.job_id} {running.version}\n" for running in self._running.values())
+        text += "".join(f"{job.job_id} {job.version} {pid}\n" for pid, job in self._running.items())
         temporary = self._note + ".new"
-        with open(temporary, "w", encoding="ascii") as note:
-            note.write(text)
-        os.replace(temporary, self._note)
+        try:
+            with open(temporary, "w", encoding="ascii") as note:
+                note.write(text)
+            os.replace(temporary, self._note)
+        except OSError as error:
+            print(f"cannot write {self._note!r}: {error}", file=sys.stderr)
 
     def _remove_note(self) -> None:
         with suppress(FileNotFoundError):  # somebody has cleaned the node already

@@ -9,14 +9,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _OOM_SCORE = b"500"
+_PF_EXITING = 4
+_ORPHAN_SECONDS = 2.0
 
 
 class Kernel:
@@ -78,20 +83,69 @@ def tail(descriptor: int, limit: int) -> bytes:
     return os.pread(descriptor, limit, max(0, size - limit))
 
 
-def orphans_of(marker: bytes, known: set[int]) -> list[int]:
-    """Return our children that are not ``known`` and carry ``marker`` in their environment."""
+def flush(*streams: Any) -> None:
+    """Flush these; a job may have closed one, filled the disk, or put something of its own in its place."""
+    for stream in streams:
+        try:
+            stream.flush()
+        except Exception:  # whatever it is: this process is about to end, and its result stands in the store
+            continue
+
+
+def kill_orphans(marker: bytes, session: int, known: set[int]) -> None:
+    """Kill those :func:`orphans_of` finds, and their children, which become ours.
+
+    That happens only when a parent has ended, so each round waits for it; altogether for two seconds, since
+    something may hang in the kernel.
+    """
+    deadline = time.monotonic() + _ORPHAN_SECONDS
+    while (orphans := orphans_of(marker, session, known)) and time.monotonic() < deadline:
+        for pid in orphans:
+            with suppress(PermissionError):  # a program that has become somebody else
+                os.kill(pid, signal.SIGKILL)
+        for pid in orphans:
+            _await_child(pid, deadline)
+
+
+def orphans_of(marker: bytes, session: int, known: set[int]) -> list[int]:
+    """Return our children that are not ``known`` and carry ``marker`` in their environment, belong to
+    ``session``, or are ending and show neither any more.
+    """
     tid = os.getpid()
     try:
         with open(f"/proc/{tid}/task/{tid}/children", "rb") as children:
             strangers = [int(pid) for pid in children.read().split() if int(pid) not in known]
     except OSError:
         return []
-    return [pid for pid in strangers if marker in _environment(pid)]
+    return [pid for pid in strangers if marker in _environment(pid) or _is_of(pid, session)]
+
+
+def _await_child(pid: int, deadline: float) -> None:
+    """Reap a child that was killed, unless it takes too long; the host reaps it some time then.
+
+    A process descriptor to wait on could fail for lack of descriptors, in a place where nothing may.
+    """
+    while os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+        time.sleep(0.0005)
 
 
 def _environment(pid: int) -> list[bytes]:
+    return _read(pid, "environ").split(b"\0")
+
+
+def _is_of(pid: int, session: int) -> bool:
+    """True for a process of this session, and for one between its last instruction and its burial by us
+    (proc(5), stat: state, session and flags).
+    """
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    if len(fields) <= 6:
+        return False
+    return int(fields[3]) == session or fields[0] == b"Z" or bool(int(fields[6]) & _PF_EXITING)
+
+
+def _read(pid: int, name: str) -> bytes:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as environ:
-            return environ.read().split(b"\0")
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
     except OSError:
-        return []
+        return b""

@@ -44,8 +44,10 @@ class WorkSource(ABC):
         """Report a record written to the job store; called in a job's process."""
 
     @abstractmethod
-    def ended(self, job_id: str, version: int, status: int, max_rss: int, log_tail: bytes) -> None:
-        """Report that the chain issued as this attempt has no process any more."""
+    def ended(
+        self, job_id: str, version: int, status: int, max_rss: int, log_tail: bytes, next_id: str | None
+    ) -> None:
+        """Report that the chain issued as this attempt has no process any more, and what starts instead."""
 
 
 class SocketSource(WorkSource):
@@ -108,5 +110,7 @@ class SocketSource(WorkSource):
     def record(self, job_id: str, version: int) -> None:
         self._send(protocol.RECORD, job_id, version)
 
-    def ended(self, job_id: str, version: int, status: int, max_rss: int, log_tail: bytes) -> None:
-        self._send(protocol.ENDED, job_id, version, status, max_rss, log_tail)
+    def ended(
+        self, job_id: str, version: int, status: int, max_rss: int, log_tail: bytes, next_id: str | None
+    ) -> None:
+        self._send(protocol.ENDED, job_id, version, status, max_rss, log_tail, next_id)
