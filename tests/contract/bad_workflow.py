@@ -15,6 +15,7 @@ from toilcache import Job, Toil
 
 SMALL = {"cores": 1, "memory": "10M", "disk": "10M"}
 NINE_HUNDRED = "900 TiB"
+LARGE = b"kept" * 50_000
 
 
 def mended() -> bool:
@@ -141,11 +142,57 @@ def fill(path: str) -> None:
                 continue
 
 
-def returns_into_a_full_disk() -> str:
-    """Leave no byte for the result, say under which pid, and return."""
-    fill(os.environ["FILL"])
-    Path(os.environ["WITNESS"], "pid").write_text(str(os.getpid()), encoding="ascii")
+def fill_the_disk() -> None:
+    """Leave no byte for what the job has to write at its end, and say under which pid it runs."""
+    if not mended():
+        fill(os.environ["FILL"])
+        Path(os.environ["WITNESS"], "pid").write_text(str(os.getpid()), encoding="ascii")
+
+
+def full_small() -> str:
+    witness("ran")
+    fill_the_disk()
     return "kept"
+
+
+def full_large() -> bytes:
+    """Return a value that is too large for the record."""
+    witness("ran")
+    fill_the_disk()
+    return LARGE
+
+
+def full_births(job: Job) -> Any:
+    """Add jobs that hang together, one of them with a body too large for its record."""
+    witness("ran")
+    fill_the_disk()
+    values = [job.addChildFn(value, number, **SMALL).rv() for number in (1, 2)]
+    values.append(job.addChildFn(hand_back, LARGE, **SMALL).addChildFn(value, 3, **SMALL).rv())
+    return job.addFollowOnFn(hand_back, values, **SMALL).rv()
+
+
+def full_raises() -> str:
+    witness("ran")
+    fill_the_disk()
+    return raises()
+
+
+def full_osexit() -> str:
+    witness("ran")
+    fill_the_disk()
+    return osexit()
+
+
+def quits_later(job: Job) -> Any:
+    """Have a function called after the commit that would end the process; a child follows."""
+    job.defer(sys.exit, 3)
+    return job.addChildFn(ok, **SMALL).rv()
+
+
+def closes_all(job: Job) -> Any:
+    """Close every file there is, as programs do that become a daemon; a child follows."""
+    os.closerange(3, 1024)
+    return job.addChildFn(ok, **SMALL).rv()
 
 
 def imports(job: Job) -> Any:

@@ -214,6 +214,20 @@ def test_a_job_that_fails(place: Place, kind: str, words: list[str]) -> None:
         assert not place.store.exists()
 
 
+def test_a_deferred_function_that_quits_fails_no_job(place: Place) -> None:
+    done = place.run("--kind", "quits_later")
+    done.check_result("mended")
+    assert "failed" not in done.err
+    place.check_clean()
+
+
+def test_a_job_that_breaks_its_process_costs_its_successor_no_try(place: Place) -> None:
+    done = place.run("--kind", "closes_all")
+    done.check_result("mended")
+    assert "was not begun" in done.err
+    place.check_clean()
+
+
 def test_nothing_that_was_done_is_done_again(place: Place, tmp_path: Path) -> None:
     place.run("--kind", "failing_child").check_refused("the value is wrong")
     place.restart("--kind", "failing_child").check_refused("the value is wrong")
@@ -290,19 +304,45 @@ def test_a_job_store_that_fills_up_to_the_last_byte(place: Place, tmp_path: Path
     place.check_clean()
 
 
-def test_a_result_waits_for_room(place: Place, tmp_path: Path) -> None:
+def begin_and_wait_for_room(place: Place, kind: str, ballast: Path) -> subprocess.Popen[str]:
+    """Begin a workflow whose job fills the disk; return when its worker says that it waits."""
+    leader = place.begin("--kind", kind, FILL=str(ballast))
+    pid = Path(place.environment["WITNESS"], "pid")
+    place.wait_for(lambda: pid.exists() and pid.read_text(encoding="ascii"), leader)
+    # The job's output is a file without a name.
+    output = Path(f"/proc/{pid.read_text(encoding='ascii')}/fd/2")
+    place.wait_for(lambda: "waiting for room" in output.read_text(encoding="utf-8"), leader)
+    return leader
+
+
+@pytest.mark.parametrize(
+    ("kind", "result"),
+    [("full_small", "kept"), ("full_large", bad_workflow.LARGE), ("full_births", [1, 2, 3])],
+)
+def test_what_a_job_has_done_waits_for_room(place: Place, tmp_path: Path, kind: str, result: object) -> None:
     disk = place.base / "disk"
     place.store = disk / "store"
     with mounted(disk, f"size={20 * MIB}"):
-        ballast = disk / "ballast"
-        leader = place.begin("--kind", "returns_into_a_full_disk", FILL=str(ballast))
-        pid = tmp_path / "pid"
-        place.wait_for(lambda: pid.exists() and pid.read_text(encoding="ascii"), leader)
-        # The job's output is a file without a name.
-        output = Path(f"/proc/{pid.read_text(encoding='ascii')}/fd/1")
-        place.wait_for(lambda: output.read_text(encoding="utf-8").count("trying again in") >= 2, leader)
-        ballast.unlink()
-        place.finish(leader).check_result("kept")
+        leader = begin_and_wait_for_room(place, kind, disk / "ballast")
+        (disk / "ballast").unlink()
+        done = place.finish(leader)
+        done.check_result(result)
+        assert "failed" not in done.err
+    assert (tmp_path / "ran").read_text(encoding="ascii") == ".", "it must not run again"
+    place.check_clean()
+
+
+def test_a_failure_waits_for_room(place: Place) -> None:
+    disk = place.base / "disk"
+    place.store = disk / "store"
+    with mounted(disk, f"size={20 * MIB}"):
+        leader = begin_and_wait_for_room(place, "full_raises", disk / "ballast")
+        (disk / "ballast").unlink()
+        done = place.finish(leader)
+        done.check_refused("'full_raises'", "ValueError: the value is wrong", "1 job failed")
+        assert "No space" not in done.err, "what the job failed of is another matter"
+        place.check_clean()
+        place.restart(MENDED="1").check_result("mended")
     place.check_clean()
 
 
@@ -374,8 +414,8 @@ def test_a_damaged_shared_file(place: Place, name: str) -> None:
 
 def test_damaged_notes_of_an_earlier_leader_do_no_harm(place: Place) -> None:
     place.run("--kind", "raises").check_refused()
-    for name in ("leader", "pid.log", "leader_node_id.log", "kill_flag"):
-        note = place.store / "shared" / name
+    for name in ("leader/1", "shared/pid.log", "shared/leader_node_id.log", "shared/kill_flag"):
+        note = place.store / name
         note.unlink()
         note.write_bytes(b"\x80nonsense")
     place.restart(MENDED="1").check_result("mended")
