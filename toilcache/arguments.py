@@ -57,6 +57,11 @@ def default_options(job_store: str) -> argparse.Namespace:
     return argparse.Namespace(**values)
 
 
+def given_on_command_line(options: argparse.Namespace) -> frozenset[str]:
+    """Return the names of the options that the command line itself has set."""
+    return getattr(options, _GIVEN, frozenset())
+
+
 class _Set(argparse.Action):
     """Read and store a value, and note that it was given."""
 
@@ -76,7 +81,7 @@ class _Set(argparse.Action):
         except ConfigError as error:
             raise argparse.ArgumentError(None, str(error)) from None
         setattr(namespace, self.dest, value)
-        setattr(namespace, _GIVEN, getattr(namespace, _GIVEN, frozenset()) | {self.dest})
+        setattr(namespace, _GIVEN, given_on_command_line(namespace) | {self.dest})
 
 
 class _ReadFile(argparse.Action):
@@ -97,7 +102,7 @@ class _ReadFile(argparse.Action):
         defaults = option_defaults()
         replaced = {dest: defaults[dest] for dest in values_beneath_command_line()}
         for dest, value in {**replaced, **found}.items():
-            if dest not in getattr(namespace, _GIVEN, ()) and dest != JOB_STORE.dest:
+            if dest not in given_on_command_line(namespace) and dest != JOB_STORE.dest:
                 setattr(namespace, dest, value)
         setattr(namespace, self.dest, values)
 

@@ -15,7 +15,6 @@ from toilcache.bench.command import bench as run_bench
 from toilcache.errors import ToilcacheError
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.leader.journal import Status, replay
-from toilcache.leadership import refuse_if_alive
 
 _EPILOG = """\
 A workflow is a Python script, run by itself:
@@ -127,6 +126,6 @@ def _kill(options: argparse.Namespace) -> int:
 def _clean(options: argparse.Namespace) -> int:
     store = _open_store(options)
     if not options.force:
-        refuse_if_alive(store)
+        store.check_unled()
     store.destroy()
     return 0

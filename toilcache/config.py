@@ -13,6 +13,7 @@ from toilcache.readers import BATCH_SYSTEM_ALIASES, KNOWN_BATCH_SYSTEMS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Collection
     from typing import Any
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "add_options",
     "config_from_options",
     "default_options",
+    "given_options",
     "option_defaults",
     "wants_cleaning",
 ]
@@ -82,6 +84,19 @@ class Config:
         self.__dict__.update(option_defaults(), workflowID=None, workflowAttemptNumber=0)
         self.__dict__.update(state)
 
+    def continue_from(self, stored: Config, given: Collection[str]) -> None:
+        """Take the place of the configuration of an earlier run: what was not given anew stays as it was.
+
+        Given is also what a script has changed from its default. How to begin and where is never inherited.
+        """
+        defaults = option_defaults()
+        for dest in OPTIONS.keys() - {*given, "jobStore", "restart", "forceRestart"}:
+            if getattr(self, dest) == defaults[dest]:
+                setattr(self, dest, getattr(stored, dest))
+        self.jobStore = stored.jobStore
+        self.workflowID = stored.workflowID
+        self.workflowAttemptNumber = stored.workflowAttemptNumber + 1
+
     def __eq__(self, other: object) -> bool:
         """Compare all values."""
         return isinstance(other, Config) and vars(self) == vars(other)
@@ -120,6 +135,21 @@ def config_from_options(options: argparse.Namespace) -> Config:
     config = Config()
     config.setOptions(options)
     return config
+
+
+def given_options(options: argparse.Namespace) -> set[str]:
+    """Return the names of the options that command line, environment or file have set.
+
+    In options that no parser of ours has filled, all that are there.
+    """
+    from toilcache.arguments import given_on_command_line
+    from toilcache.sources import values_beneath_command_line
+
+    present = vars(options).keys() & OPTIONS.keys()
+    if len(present) < len(OPTIONS):
+        return present
+    beneath = values_beneath_command_line(getattr(options, "config", None))
+    return {*given_on_command_line(options), *beneath}
 
 
 def default_options(job_store: str) -> argparse.Namespace:

@@ -6,6 +6,8 @@ imported when a workflow is opened, so that a worker which imports the script do
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,10 +20,13 @@ from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.leader.leader import Leader
 from toilcache.leader.report import Reporter
+from toilcache.leader.signals import Signals, StopOnce
 from toilcache.leadership import take_lead
 from toilcache.logs import set_up_logging
-from toilcache.node.coordination import node_dirs
+from toilcache.node.coordination import leader_lock, node_dirs
 from toilcache.systems import make_adapter
+
+logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -32,31 +37,46 @@ class Session:
     :raises LeaderAliveError: another leader works on it.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, given: Collection[str]) -> None:
+        """Open it.
+
+        :param given: the options that are to replace those of an earlier run.
+        """
         self.config = config
-        set_up_logging(config)
         self.store: AbstractJobStore = FileJobStore(str(config.jobStore))
         self._finished = False
         self._node_failed = True
         self._fenced = False
+        self._stop = StopOnce()
         with ExitStack() as stack:
+            stack.callback(self._report_stop)
+            stack.enter_context(Signals(self._stop))
             if config.restart:
-                self._resume()
+                self.store.resume()
+                config.continue_from(self.store.config, given)
             else:
-                self.store.initialize(config)
-            self._dirs = node_dirs(str(config.workflowID), config.workDir, config.coordinationDir)
-            self._run = stack.enter_context(take_lead(self.store, self._dirs, force=config.forceRestart))
+                self.store.check_absent()
+            set_up_logging(config)
+            self._open(stack)
             self._stack = stack.pop_all()
 
-    def _resume(self) -> None:
-        """Connect to the store; options given now go before those that the store remembers."""
-        self.store.resume()
-        stored = self.store.config
-        self.config.workflowID = stored.workflowID
-        self.config.workflowAttemptNumber = stored.workflowAttemptNumber + 1
-        self.config.jobStore = stored.jobStore
-        vars(stored).update(vars(self.config))
-        self.store.write_config()
+    def _open(self, stack: ExitStack) -> None:
+        """Take the lead and this node's directories; nothing of another leader is touched before."""
+        config, store = self.config, self.store
+        lock = leader_lock(store.locator, config.workDir, config.coordinationDir)
+        self._run = stack.enter_context(
+            take_lead(store, lock, new=not config.restart, force=config.forceRestart)
+        )
+        if config.restart:
+            vars(store.config).update(vars(config))
+            store.write_config()
+        else:
+            store.initialize(config)
+        store.write_leader_pid()
+        store.write_leader_node_id()
+        self._dirs = node_dirs(str(config.workflowID), config.workDir, config.coordinationDir, create=False)
+        self._hold = self._dirs.hold(self._run)
+        stack.callback(self._clean_node)
 
     def start(self, root_job: Job) -> Any:
         """Run a new workflow; see :meth:`toilcache.workflow.Toil.start`."""
@@ -64,6 +84,7 @@ class Session:
             raise ToilcacheError(
                 "cannot start a workflow with --restart: call restart(), or leave the option out"
             )
+        self.store.check_run(self._run)
         root_job.assignConfig(self.config)
         return self._lead(root_job.saveAsRootJob(self.store))
 
@@ -94,6 +115,9 @@ class Session:
             except LeaderFencedError:
                 self._fenced = True
                 raise
+            finally:
+                self._stop.ignoring = True  # from here on, what runs is ended anyway
+        self._stop.ignoring = False
         value = store.get_root_job_return_value()
         self._finished = True
         return value
@@ -103,17 +127,24 @@ class Session:
         return self.store.load_root_job() if workers_live else self.store.clean()
 
     def _clean_node(self) -> None:
-        """Let go of this node's directories; remove them if they are ours and ``--cleanWorkDir`` says so."""
-        self._stack.close()
+        """Let go of this node's directories; remove them if they are ours and ``--cleanWorkDir`` says so.
+
+        The lead stays with us: results may still be exported, and the job store is ours to remove.
+        """
+        self._hold.close()
         if not self._fenced and wants_cleaning(self.config.cleanWorkDir, failed=self._node_failed):
             AbstractFileStore.shutdownFileStore(
                 str(self.config.workflowID), self.config.workDir, self.config.coordinationDir
             )
 
     def close(self, *, failed: bool) -> None:
-        """Give up the lead and remove the job store, as far as ``--clean`` says."""
-        with ExitStack() as stack:
-            stack.callback(self._clean_node)
+        """Remove the job store, as far as ``--clean`` says, clean the node, and give up the lead at last."""
+        self._stop.ignoring = True
+        with self._stack:
             if wants_cleaning(self.config.clean, failed=failed or not self._finished):
                 self.store.check_run(self._run)
                 self.store.destroy()
+
+    def _report_stop(self) -> None:
+        if self._stop.why:
+            logger.error("%s before the workflow had ended", self._stop.why)

@@ -40,11 +40,12 @@ class Toil:
 
         :raises ConfigError: one of them cannot be used.
         """
-        from toilcache.config import config_from_options
+        from toilcache.config import config_from_options, given_options
 
         install_one_line_errors()
         self.options = options
         self.config: Config = config_from_options(options)
+        self._given = given_options(options)
         # Scripts choose between start and restart by it, and other options imply it.
         options.restart = self.config.restart
         self._session: Session | None = None
@@ -54,12 +55,13 @@ class Toil:
 
         :raises JobStoreExistsException: without ``--restart``, there is a workflow in it.
         :raises NoSuchJobStoreException: with ``--restart``, there is none.
-        :raises LeaderAliveError: another leader works on it.
+        :raises LeaderAliveError: another leader works on it, or is about to start.
+        :raises WorkflowStopped: by a signal; from here to the end of the block they are requests to stop.
         """
         from toilcache.session import Session
 
         refuse_in_workers()
-        self._session = Session(self.config)
+        self._session = Session(self.config, self._given)
         return self
 
     def __exit__(

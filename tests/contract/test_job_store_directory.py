@@ -214,7 +214,7 @@ def test_destroying_goes_on_after_an_error(bench: Bench, monkeypatch: pytest.Mon
     with pytest.raises(JobStoreUnavailableError, match="Input/output error"):
         bench.store.destroy()
     monkeypatch.undo()
-    assert sorted(os.listdir(bench.where)) == ["trash", "version"]
+    assert sorted(os.listdir(bench.where)) == ["leader", "trash", "version"]
     bench.another().destroy()
     assert not os.path.exists(bench.where)
 

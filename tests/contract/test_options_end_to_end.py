@@ -267,10 +267,10 @@ def test_a_second_leader_is_refused(place: Place, tmp_path: Path) -> None:
 
 def test_a_leader_that_seems_to_live_on_another_node(place: Place) -> None:
     place.run(FAIL="1").check_refused()
-    note = place.store / "shared" / "leader"
-    told = json.loads(note.read_bytes())
-    note.unlink()
-    note.write_text(json.dumps({**told, "node": "another-node", "living": True}), encoding="ascii")
+    (place.store / "leader" / "1.ended").unlink()
+    claim = place.store / "leader" / "1"
+    token, pid, start, _ = claim.read_text(encoding="utf-8").split(" ")
+    claim.write_text(f"{token} {pid} {start} another-node\n", encoding="utf-8")
     place.restart().check_refused("it is being led from another-node", "--forceRestart")
     place.run("--forceRestart").check_result("spoke")
     place.check_clean()

@@ -13,7 +13,7 @@ import pytest
 
 from toilcache.errors import CoordinationDirError
 from toilcache.node import coordination, places
-from toilcache.node.coordination import NodeDirs, boot_id, cleanup, node_dirs
+from toilcache.node.coordination import NodeDirs, boot_id, cleanup, leader_lock, node_dirs
 from toilcache.node.identity import get_process_name
 from toilcache.node.locks import LockFile
 from toilcache.removal import robust_rmtree
@@ -76,8 +76,14 @@ def test_paths_carry_workflow_and_boot(node: Node) -> None:
     assert dirs.jobs == os.path.join(dirs.work, "jobs")
     assert dirs.names_base == dirs.coordination
     assert dirs.host_note("ab.note") == os.path.join(dirs.coordination, "hosts", "ab.note")
-    assert os.path.dirname(dirs.leader_lock("file:/a")) == dirs.coordination
-    assert dirs.leader_lock("file:/a") != dirs.leader_lock("file:/b\n/../c")
+    assert node.left() == []
+
+
+def test_the_lock_of_a_leader_goes_by_the_store(node: Node) -> None:
+    places = (str(node.work), str(node.coordination))
+    locks = {leader_lock(store, *places) for store in ("file:/a", "file:/b\n/../c", "file:/a")}
+    assert len(locks) == 2
+    assert {os.path.dirname(lock) for lock in locks} == {str(node.coordination)}
     assert node.left() == []
 
 

@@ -11,8 +11,15 @@ import re
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 
-from toilcache.errors import JobException, NoSuchFileException, NoSuchJobException, ToilcacheError
+from toilcache.errors import (
+    JobException,
+    NoSuchFileException,
+    NoSuchJobException,
+    NoSuchJobStoreException,
+    ToilcacheError,
+)
 from toilcache.job_store.leader_notes import LeaderNotes
+from toilcache.job_store.leader_verbs import LeaderVerbs
 from toilcache.job_store.twins import DeprecatedNames
 from toilcache.job_store.url_verbs import UrlVerbs
 
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator
     from contextlib import AbstractContextManager
     from datetime import timedelta
-    from typing import IO, Any, BinaryIO, Literal, overload
+    from typing import IO, Any, Literal, overload
 
     from toilcache.config import Config
     from toilcache.job.description import JobDescription
@@ -37,7 +44,7 @@ class _OneYear:
         return timedelta(days=365)
 
 
-class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
+class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC):
     """Where a workflow's jobs, files, messages and leader state are kept (line 693)."""
 
     rootJobStoreIDFileName = "rootJobStoreID"
@@ -55,8 +62,10 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
     def initialize(self, config: Config) -> None:
         """Persist a configuration in a new store, with the workflow id that this draws (line 701).
 
-        JobStoreExistsException if the storage exists; one whose root job was never set counts as empty and is
-        taken over. What makes the storage itself comes first, in the store that overrides this.
+        JobStoreExistsException if the storage exists. One whose root job was never set counts as empty and is
+        taken over, unless its leader is seen alive: LeaderAliveError. A leader that is to lead the new store
+        has called `reserve` before. What makes the storage itself comes first, in the store that overrides
+        this.
         """
         config.workflowID = os.urandom(16).hex()
         config.workflowAttemptNumber = 0
@@ -74,12 +83,16 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
     def resume(self) -> None:
         """Connect to an existing store and load its configuration (line 714).
 
-        NoSuchJobStoreException if absent, CorruptRecordError if damaged.
+        NoSuchJobStoreException if absent or half removed, CorruptRecordError if damaged.
         """
         from toilcache.job_store.records import unpickle
 
-        with self.read_shared_file_stream(self.configFileName) as stream:
-            self._config = unpickle(stream.read(), f"{self.configFileName} of {self.locator}")
+        try:
+            with self.read_shared_file_stream(self.configFileName) as stream:
+                data = stream.read()
+        except NoSuchFileException:
+            raise NoSuchJobStoreException(self.locator) from None
+        self._config = unpickle(data, f"{self.configFileName} of {self.locator}")
 
     @property
     def config(self) -> Config:
@@ -349,49 +362,3 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, DeprecatedNames, ABC):
 
         Return their number (line 1021).
         """
-
-    # Leaders
-
-    @abstractmethod
-    def claim_run(self) -> int:
-        """Take the next number for a run of the leader; runs of smaller numbers must stop."""
-
-    @abstractmethod
-    def current_run(self) -> int:
-        """Return the number of the newest run, 0 before the first."""
-
-    @abstractmethod
-    def check_run(self, run: int) -> None:
-        """Raise LeaderFencedError if a newer run than this has begun."""
-
-    @abstractmethod
-    def beat(self, run: int) -> None:
-        """Show that the leader of this run is alive; LeaderFencedError if a newer run has begun."""
-
-    @abstractmethod
-    def last_beat(self) -> float | None:
-        """Return when the newest run last showed life, by the storage's clock; None if it never did."""
-
-    @abstractmethod
-    def append_journal(self, run: int) -> BinaryIO:
-        """Open the journal of a run so that each write lands whole at its end."""
-
-    @abstractmethod
-    def journals(self) -> list[Callable[[], BinaryIO]]:
-        """Return a function for each journal, oldest first, that opens it for reading."""
-
-    @abstractmethod
-    def mark_ended(self) -> None:
-        """Record that the workflow has ended; a later run begins without the mark."""
-
-    @abstractmethod
-    def is_ended(self) -> bool:
-        """Say whether the newest run has ended."""
-
-    @abstractmethod
-    def register_node(self, node_id: str, info: dict[str, Any]) -> None:
-        """Record that a node takes part, with what a clean-up of it needs to know."""
-
-    @abstractmethod
-    def nodes(self) -> dict[str, dict[str, Any]]:
-        """Return all recorded nodes with their information."""

@@ -29,7 +29,7 @@ from toilcache.removal import robust_rmtree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Collection, Generator
 
     from toilcache.config import Config
 
@@ -53,25 +53,70 @@ class FileJobStore(BackedJobStore):
             raise ToilcacheError(f"cannot use {show(path)} as a job store: give the path of a directory")
         self.path = local
         super().__init__("file:" + urls.quoted(local), DirectoryBackend(local, layout.TRASH, sync_files))
+        self._reserved = False
 
     def initialize(self, config: Config) -> None:
         """Make the directory and keep the configuration in it (specification line 701).
 
         JobStoreExistsException if it is a store whose root job was set, or one that is being made. An empty
-        directory, and a store whose root was never set, are taken over. JobStoreUnavailableError if the
-        directory holds something else, cannot be written, or lies on a file system without hard links.
+        directory, and a store whose root was never set, are taken over; LeaderAliveError if somebody else
+        leads such a store. JobStoreUnavailableError if the directory holds something else, cannot be written,
+        or lies on a file system without hard links.
         """
         try:
             with self._making():
                 self._probe_links()
                 for name in layout.DIRECTORIES:
-                    os.mkdir(self._at(name), 0o700)
+                    _make_directory(self._at(name))
                 super().initialize(config)
                 self.write_kill_flag(False)
                 self.keep_reserve()
                 write_durable(self._at(layout.VERSION), f"{_FIRST_LINE}{FORMAT}\n".encode())
         except OSError as error:
             raise self._unavailable(error) from error
+
+    def check_absent(self) -> None:
+        """Raise unless the directory is missing, empty, half made, or a store whose root was never set."""
+        names = self._entries() or set()
+        if layout.VERSION in names:
+            self._check_version()
+            if self._backend.has(f"{layout.SHARED}/{self.rootJobStoreIDFileName}"):
+                raise JobStoreExistsException(self.locator)
+        elif names and _MAKING not in names:
+            raise self._not_a_store()
+
+    def reserve(self) -> int:
+        """Claim the run of the leader that is to make a store here, by the one means that all nodes agree on.
+
+        What `initialize` makes, it makes around that claim.
+        """
+        try:
+            self._occupy()
+            seen = self.check_unled()
+            if os.path.lexists(self._at(layout.VERSION)):
+                run = self.claim_run(after=seen)
+            else:
+                run = self._claim_unmade(seen)
+        except OSError as error:
+            raise self._unavailable(error) from error
+        self._reserved = True
+        return run
+
+    def _claim_unmade(self, seen: int) -> int:
+        """Claim a run where there is no store yet; the directory goes again if that fails."""
+        try:
+            os.close(self._open_mark())
+            _make_directory(self._at(layout.LEADER))
+            self._probe_links()
+            return self.claim_run(after=seen)
+        except BaseException:
+            # A directory of leaders that is not empty is somebody else's, and so is the mark then.
+            with suppress(OSError):
+                with suppress(FileNotFoundError):
+                    os.rmdir(self._at(layout.LEADER))
+                os.unlink(self._at(_MAKING))
+                os.rmdir(self.path)
+            raise
 
     def resume(self) -> None:
         """Open the store and load its configuration (specification line 714).
@@ -92,15 +137,18 @@ class FileJobStore(BackedJobStore):
     def destroy(self) -> None:
         """Remove the directory (specification line 808); a directory that is no job store is left alone.
 
-        What marks it as a job store goes last, so that this may be repeated after an error.
+        The root goes first, so that what is left after an error is no workflow any more; the runs of leaders,
+        and what marks it as a job store, go last, so that this may be repeated.
         """
         names = self._entries()
         if names is None:
             return
         if names and not names & {layout.VERSION, _MAKING}:
             raise self._not_a_store()
+        last = {layout.LEADER: 1, layout.VERSION: 2}
         try:
-            for name in sorted(names, key=lambda name: (name == layout.VERSION, name)):
+            self._backend.delete(f"{layout.SHARED}/{self.rootJobStoreIDFileName}")
+            for name in sorted(names, key=lambda name: (last.get(name, 0), name)):
                 robust_rmtree(self._at(name))
             # A mount point cannot be removed from within; an empty one is no job store any more.
             with suppress(OSError):
@@ -148,23 +196,14 @@ class FileJobStore(BackedJobStore):
     @contextmanager
     def _making(self) -> Generator[None, None, None]:
         """Hold an empty directory of our own during the block; it is emptied again if the block fails."""
-        try:
-            with suppress(FileExistsError):
-                os.mkdir(self.path, 0o700)
-        except (FileNotFoundError, NotADirectoryError):
-            raise JobStoreUnavailableError(
-                f"cannot create job store {show(self.path)}: its parent is no directory; make that first"
-            ) from None
-        self._check_vacant()
-        with suppress(PermissionError):
-            # An empty directory that a person made may let others write; this one is ours now.
-            os.chmod(self.path, 0o700)
-        self._check_owner()
-        mark = os.open(self._at(_MAKING), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        self._occupy()
+        if not self._reserved:
+            self.check_unled()
+        mark = self._open_mark()
         try:
             self._lock(mark)
-            self._check_vacant()
-            self._empty()
+            self.check_absent()
+            self._empty({layout.LEADER} if self._reserved else set())
             try:
                 yield
             except BaseException:
@@ -177,6 +216,24 @@ class FileJobStore(BackedJobStore):
             os.unlink(self._at(_MAKING))
         finally:
             os.close(mark)
+
+    def _occupy(self) -> None:
+        """Make the directory if there is none, and make sure that it is ours and holds no workflow."""
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
+        except (FileNotFoundError, NotADirectoryError):
+            raise JobStoreUnavailableError(
+                f"cannot create job store {show(self.path)}: its parent is no directory; make that first"
+            ) from None
+        self.check_absent()
+        with suppress(PermissionError):
+            # An empty directory that a person made may let others write; this one is ours now.
+            os.chmod(self.path, 0o700)
+        self._check_owner()
+
+    def _open_mark(self) -> int:
+        return os.open(self._at(_MAKING), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
     def _lock(self, mark: int) -> None:
         """Be the only one who makes a store here.
@@ -196,19 +253,10 @@ class FileJobStore(BackedJobStore):
         if not same:
             raise JobStoreExistsException(self.locator)
 
-    def _check_vacant(self) -> None:
-        """Raise unless the directory is empty, half made, or a store of ours whose root was never set."""
-        names = self._entries() or set()
-        if layout.VERSION in names:
-            self._check_version()
-            if self._backend.has(f"{layout.SHARED}/{self.rootJobStoreIDFileName}"):
-                raise JobStoreExistsException(self.locator)
-        elif names and _MAKING not in names:
-            raise self._not_a_store()
-
-    def _empty(self) -> None:
-        for name in self._entries() or ():
-            if name != _MAKING:
+    def _empty(self, kept: Collection[str] = ()) -> None:
+        """Remove all but the mark and `kept`; the version first: what is left is a half made store."""
+        for name in sorted(self._entries() or (), key=lambda name: (name != layout.VERSION, name)):
+            if name != _MAKING and name not in kept:
                 robust_rmtree(self._at(name))
 
     def _check_version(self) -> None:
@@ -251,3 +299,8 @@ class FileJobStore(BackedJobStore):
             ) from error
         finally:
             os.unlink(first)
+
+
+def _make_directory(path: str) -> None:
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)

@@ -1,15 +1,16 @@
 """What the store keeps about leaders, nodes and messages: runs, heartbeats, journals, end marks, logs.
 
-Knows that a run of the leader is an attempt too, numbered by slots as jobs are. Must not know what a leader
-does.
+Knows that a run of the leader is an attempt too, numbered by slots as jobs are, and that its slot says which
+process leads, from the first moment on. Must not know what a leader does.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
 
-from toilcache.errors import LeaderFencedError
+from toilcache.errors import LeaderAliveError, LeaderFencedError
 from toilcache.job_store import layout
 from toilcache.job_store.core import StoreCore
 
@@ -18,25 +19,77 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import IO, Any, BinaryIO
 
+    from toilcache.job_store.backend import Backend
+
+SILENT_SECONDS = 60.0
+"""A leader on another node that has not been heard of for so long counts as gone (it beats every 15 s)."""
+
 
 class LeaderState(StoreCore):
     """The verbs of a leader that are not about single jobs, and those that meet it."""
 
-    def claim_run(self) -> int:
+    def __init__(self, locator: str, backend: Backend) -> None:
+        """Serve the store that the backend keeps."""
+        super().__init__(locator, backend)
+        self._claims: dict[int, bytes] = {}
+
+    def check_absent(self) -> None:
+        """Storage that is not made by `initialize` is never in the way."""
+
+    def reserve(self) -> int:
+        """Claim the first run of a store that is to be made, unless somebody leads it."""
+        return self.claim_run(after=self.check_unled())
+
+    def check_unled(self) -> int:
+        """Raise LeaderAliveError while the newest run's leader is seen alive; return the run's number."""
+        from toilcache.node.machine import is_process, node_id
+
+        run = self._newest_run()
+        if run == 0 or self.is_ended():
+            return run
+        pid, start, node = _leader(self._content(layout.run(run)) or b"")
+        if node == node_id():
+            if is_process(pid, start):
+                raise self._led(f"by process {pid} on this machine")
+            return run
+        beat = self.last_beat()
+        if beat is not None and time.time() - beat < SILENT_SECONDS:
+            raise self._led(f"from {node or 'an unknown machine'}")
+        return run
+
+    def _led(self, where: str) -> LeaderAliveError:
+        return LeaderAliveError(
+            f"cannot lead the workflow in {self.locator}: it is being led {where}; "
+            "wait for it or stop it (toilcache kill), or take over with --forceRestart"
+        )
+
+    def claim_run(self, after: int | None = None) -> int:
         """Take the next number for a run of the leader; any run of a smaller number must stop."""
         self._may_write()
-        token = layout.new_id().encode()
-        number = self.current_run()
+        claim = _claim()
+        number = self._newest_run() if after is None else after
         while True:
             number += 1
-            try:
-                won = self._backend.put_if_absent(layout.run(number), token)
-            except OSError as error:
-                if self._content(layout.run(number)) is None:
-                    raise self._unavailable(error) from error
-                won = False
-            if won or self._content(layout.run(number)) == token:
+            if self._take_run(number, claim):
+                self._claims[number] = claim
                 return number
+            if after is not None:
+                raise self._led("by a process that began at the same time")
+
+    def _take_run(self, number: int, claim: bytes) -> bool:
+        try:
+            won = self._backend.put_if_absent(layout.run(number), claim)
+        except OSError as error:
+            if self._content(layout.run(number)) is None:
+                raise self._unavailable(error) from error
+            won = False
+        return won or self._content(layout.run(number)) == claim
+
+    def _newest_run(self) -> int:
+        try:
+            return self.current_run()
+        except FileNotFoundError:
+            return 0
 
     def _content(self, key: str) -> bytes | None:
         try:
@@ -55,6 +108,14 @@ class LeaderState(StoreCore):
             raise LeaderFencedError(
                 f"cannot go on as run {run} of {self.locator}: run {newest} has taken over; leave it to that"
             )
+        if not self._still_claims(run):
+            raise LeaderFencedError(
+                f"cannot go on as run {run} of {self.locator}: the job store was removed and made anew"
+            )
+
+    def _still_claims(self, run: int) -> bool:
+        """Say whether a run that this instance has claimed is the one in the store; True for any other."""
+        return self._claims.get(run) in (None, self._content(layout.run(run)))
 
     def beat(self, run: int) -> None:
         """Show that the leader of this run is alive; LeaderFencedError if a newer run has begun."""
@@ -67,12 +128,15 @@ class LeaderState(StoreCore):
     def last_beat(self) -> float | None:
         """Return when the newest run last showed life, in seconds since 1970 by the storage's clock.
 
-        None if never.
+        None if there is no run.
         """
-        try:
-            return self._backend.modified(layout.run(self.current_run(), ".beat"))
-        except FileNotFoundError:
-            return None
+        run = self._newest_run()
+        for part in (".beat", ""):
+            try:
+                return self._backend.modified(layout.run(run, part))
+            except FileNotFoundError:
+                continue
+        return None
 
     def append_journal(self, run: int) -> BinaryIO:
         """Open the journal of a run so that each write lands whole at its end."""
@@ -84,13 +148,18 @@ class LeaderState(StoreCore):
         keys = [layout.journal(run) for run in reversed(layout.slot_numbers(names))]
         return [lambda key=key: self._backend.reader(key) for key in keys]  # type: ignore[misc]
 
-    def mark_ended(self) -> None:
-        """Record that the newest run, and with it the workflow, has ended.
+    def mark_ended(self, run: int | None = None) -> None:
+        """Record that a run, by default the newest, has ended.
 
         A later run begins without the mark.
         """
         self._may_write()
-        self._backend.put(layout.run(self.current_run(), ".ended"), b"")
+        try:
+            run = self.current_run() if run is None else run
+            if self._still_claims(run):
+                self._backend.put(layout.run(run, ".ended"), b"")
+        except OSError as error:
+            raise self._unavailable(error) from error
 
     def is_ended(self) -> bool:
         """Say whether the newest run has ended; on NFS too, since a directory is opened and listed."""
@@ -144,3 +213,20 @@ class LeaderState(StoreCore):
                 self._backend.move(f"{scope}/{name}", f"{layout.LOGS_READ}/{name}")
             count += 1
         return count
+
+
+def _claim() -> bytes:
+    """What a slot says about the process that takes it: never the same twice, one line."""
+    from toilcache.node.machine import node_id, process_start_time
+
+    pid = os.getpid()
+    return f"{layout.new_id()} {pid} {process_start_time(pid) or 0} {node_id()}\n".encode()
+
+
+def _leader(claim: bytes) -> tuple[int, int, str]:
+    """Return pid, start time and node of a claim; no node if a power cut or anything else damaged it."""
+    try:
+        _, pid, start, node = claim.decode().rstrip("\n").split(" ", 3)
+        return int(pid), int(start), node
+    except ValueError:
+        return 0, 0, ""

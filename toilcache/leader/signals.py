@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a workflow runs. Knows the signal module only."""
+"""SIGINT and SIGTERM while a workflow is open. Knows the signal module and how a stop is called."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+
+from toilcache.errors import WorkflowStopped
 
 
 class Signals:
@@ -25,3 +27,21 @@ class Signals:
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
+
+
+class StopOnce:
+    """A handler that raises WorkflowStopped at the first signal, and not while something is being ended.
+
+    So with-blocks on the way out end what they began, and a second signal does not keep them from it.
+    """
+
+    def __init__(self) -> None:
+        self.ignoring = False
+        self.why = ""
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.ignoring:
+            return
+        self.ignoring = True
+        self.why = f"stopped by {signal.Signals(number).name}"
+        raise WorkflowStopped(self.why, 128 + number)

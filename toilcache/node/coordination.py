@@ -72,13 +72,6 @@ class NodeDirs:
         """Return the path where the process called `name` may leave a note about itself."""
         return os.path.join(self.notes, _plain(name))
 
-    def leader_lock(self, store: str) -> str:
-        """Return the path of the lock that only one leader of a job store (a locator) holds on this node."""
-        import zlib
-
-        data = os.fsencode(store)
-        return os.path.join(self.coordination, f"leader-{zlib.crc32(data):08x}{zlib.adler32(data):08x}.lock")
-
     def make(self) -> None:
         """Make the directories; those that stand are checked. Raises CoordinationDirError or OSError.
 
@@ -147,6 +140,20 @@ def node_dirs(
     if create:
         dirs.make()
     return dirs
+
+
+def leader_lock(store: str, work_dir: str | None = None, coordination_dir: str | None = None) -> str:
+    """Return the path of the lock that only one leader of a job store (a locator) holds on this node.
+
+    It goes by the store and not by the workflow, and lies where no clean-up of a workflow removes it.
+    Raises CoordinationDirError with what to set if a place does not fit.
+    """
+    import zlib
+
+    data = os.fsencode(store)
+    digest = f"{zlib.crc32(data):08x}{zlib.adler32(data):08x}"
+    name = f"toilcache-leader-{digest}-{os.geteuid()}.lock"
+    return os.path.join(coordination_base(coordination_dir, work_base(work_dir), name), name)
 
 
 def cleanup(
