@@ -85,3 +85,40 @@ def fork_and_wait_for(job: Job, gate: str) -> None:
     with open(f"{gate}.{pid}.forked", "w", encoding="ascii"):
         pass
     wait_for(job, gate)
+
+
+def close_streams(job: Job) -> None:
+    """Leave nothing to print to."""
+    sys.stderr.close()
+    sys.stdout.close()
+
+
+SESSIONS = """
+import os, sys, time
+for _ in range(int(sys.argv[2])):
+    if os.fork():
+        time.sleep(600)
+    os.setsid()
+open(sys.argv[3], "w").close()
+time.sleep(600)
+"""
+
+
+def leave_sessions(job: Job, marker: str, ready: str) -> None:
+    """Leave a program behind whose child, in a session of its own, has such a child, and so on."""
+    os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", SESSIONS, marker, "5", ready])
+    while not os.path.exists(ready):
+        time.sleep(0.005)
+
+
+def run_program(job: Job, marker: str, gate: str) -> None:
+    """Wait with a program that runs, in a session of its own."""
+    argv = [sys.executable, "-c", "import os, time; os.setsid(); time.sleep(600)", marker]
+    os.spawnv(os.P_NOWAIT, sys.executable, argv)
+    wait_for(job, gate)
+
+
+def write_devices(job: Job, path: str) -> None:
+    """Say which devices this job may see."""
+    with open(path, "a", encoding="ascii") as file:
+        file.write(os.environ.get("CUDA_VISIBLE_DEVICES", "all") + "\n")

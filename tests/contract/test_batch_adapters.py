@@ -7,11 +7,13 @@ without workers that other tests drive the leader with.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,13 @@ import pytest
 
 from tests.contract import adapter_jobs
 from tests.fakes.null_adapter import Committer, NullAdapter
+from toilcache.batch import host_process
 from toilcache.batch.host_process import run_marker
 from toilcache.batch.local import LocalAdapter
 from toilcache.batch.model import BatchAdapter, Ended, JobRequest, Record, Update
 from toilcache.batch.resources import Capacity, Pool
 from toilcache.config import Config
-from toilcache.errors import InsufficientSystemResources
+from toilcache.errors import InsufficientSystemResources, ProcessError
 from toilcache.job.exit_reason import BatchJobExitReason as Reason
 from toilcache.job.job import Job
 from toilcache.job_store.file_job_store import FileJobStore
@@ -120,17 +123,27 @@ class LocalBench(Bench):
         self.dirs = node_dirs(str(self.config.workflowID), str(home / "work"), str(home / "coordination"))
         self.adapter = self.new_adapter()
 
-    def new_adapter(self, setup: dict[str, Any] | None = None) -> LocalAdapter:
-        pool = Pool(Capacity(SLOTS, 1000 * MIB, 1000 * MIB, 0))
+    def new_adapter(
+        self, setup: dict[str, Any] | None = None, run: int = 1, devices: int = 0
+    ) -> LocalAdapter:
+        pool = Pool(Capacity(SLOTS, 1000 * MIB, 1000 * MIB, devices))
         made = host_setup(self.store, self.dirs) | (setup or {})
-        return LocalAdapter(pool, str(self.config.workflowID), 1, made, self.clean)
+        return LocalAdapter(pool, str(self.config.workflowID), run, made, self.clean)
+
+    def next_leader(self, devices: int = 0) -> LocalAdapter:
+        """Have the leader die and another one come; returns the dead one's adapter."""
+        dead = self.adapter
+        for host in dead._hosts.values():
+            host.socket.close()
+        self.adapter = self.new_adapter(run=2, devices=devices)
+        return dead
 
     def hosts(self) -> list[int]:
         return [host.pid for host in self.adapter._hosts.values()]
 
-    def processes(self) -> list[int]:
-        """All processes of this workflow."""
-        marker = os.fsencode(run_marker(str(self.config.workflowID), 1))
+    def processes(self, run: int = 1) -> list[int]:
+        """All processes that a run of this workflow started."""
+        marker = os.fsencode(run_marker(str(self.config.workflowID), run))
         found = []
         for pid in psutil.pids():
             try:
@@ -391,9 +404,23 @@ def test_a_killed_host_is_seen_although_something_holds_its_socket(local: LocalB
         (host,) = local.hosts()
         os.kill(host, signal.SIGKILL)
         assert [end.reason for end in local.end_of(request)] == [Reason.LOST]
-        assert stray.is_running()
+        with suppress(psutil.NoSuchProcess):
+            assert stray.status() == psutil.STATUS_ZOMBIE  # nor does it go on beside another attempt
     finally:
-        stray.kill()
+        with suppress(psutil.NoSuchProcess):
+            stray.kill()
+
+
+def test_programs_of_a_killed_host_s_jobs_are_gone_before_the_loss_is_told(local: LocalBench) -> None:
+    marker = f"program-{os.urandom(6).hex()}"
+    request = local.request(adapter_jobs.run_program, marker, local.gate)
+    local.adapter.submit([request])
+    local.await_running(1)
+    local.hear(lambda: len(alive_with(marker)) == 1)
+    (host,) = local.hosts()
+    os.kill(host, signal.SIGKILL)
+    assert [end.reason for end in local.end_of(request)] == [Reason.LOST]
+    assert alive_with(marker) == []
 
 
 def test_a_host_that_cannot_work_says_why(local: LocalBench) -> None:
@@ -474,6 +501,30 @@ def test_what_a_job_left_running_is_killed_before_its_end_is_told(local: LocalBe
     assert [end.reason for end in local.end_of(other)] == [Reason.FINISHED]  # it was not taken for a stray
 
 
+def test_children_of_what_a_job_left_running_are_killed_too(local: LocalBench) -> None:
+    """Each has a session of its own, and comes to the host only when its parent has ended."""
+    marker = f"left-behind-{os.urandom(6).hex()}"
+    request = local.request(adapter_jobs.leave_sessions, marker, str(local.home / "ready"))
+    local.adapter.submit([request])
+    local.end_of(request)
+    assert local.has_run(request)
+    assert alive_with(marker) == []
+
+
+def test_a_job_that_closes_its_streams_ends_as_it_should(local: LocalBench) -> None:
+    """It has no way back into the host, which goes on."""
+    request, other = local.request(adapter_jobs.close_streams), local.waiting()
+    local.adapter.submit([other])
+    local.await_running(1)
+    hosts = local.hosts()
+    local.adapter.submit([request])
+    (end,) = local.end_of(request)
+    assert (end.reason, local.has_run(request)) == (Reason.FINISHED, True)
+    local.open_gate()
+    local.end_of(other)
+    assert local.hosts() == hosts
+
+
 def alive_with(word: str) -> list[int]:
     """The processes with this word on their command line, zombies left aside."""
     found = []
@@ -540,13 +591,169 @@ def test_an_abandoned_host_lets_its_jobs_finish_for_the_next_leader(local: Local
     queued = local.waiting()
     local.adapter.submit([*running, queued])
     local.await_running(SLOTS)
-    for host in local.adapter._hosts.values():
-        host.socket.close()
-    dead, local.adapter = local.adapter, local.new_adapter()
+    dead = local.next_leader()
     assert sorted(local.adapter.adopt()) == sorted((request.job_id, 1) for request in running)
     local.open_gate()
     assert {end.reason for end in local.end_of(*running)} == {Reason.LOST}
     assert all(local.has_run(request) for request in running)
     assert not local.has_run(queued)
-    for host in dead._hosts.values():
+    bury(dead)
+
+
+def bury(adapter: LocalAdapter) -> None:
+    """Wait for the hosts of a leader that is dead."""
+    for host in adapter._hosts.values():
         host.close()
+
+
+def test_commands_that_come_with_the_loss_of_the_leader_start_nothing(local: LocalBench) -> None:
+    """The next leader may have looked already, and fenced what did not run."""
+    request = local.quick()
+    local.adapter.submit([request])
+    bury(local.next_leader())
+    assert not local.has_run(request)
+
+
+def test_adopted_attempts_have_their_room(local: LocalBench) -> None:
+    running = [local.waiting() for _ in range(SLOTS)]
+    local.adapter.submit(running)
+    local.await_running(SLOTS)
+    dead = local.next_leader()
+    assert len(local.adapter.adopt()) == SLOTS
+    local.adapter.adopted([*running, local.quick()])
+    assert set(local.adapter.running()) == {request.job_id for request in running}
+    assert all(seconds >= 0 for seconds in local.adapter.running().values())
+    following = local.quick()
+    local.adapter.submit([following])
+    assert local.hosts() == []
+    local.open_gate()
+    assert {end.reason for end in local.end_of(*running, following)} == {Reason.LOST, Reason.FINISHED}
+    assert local.adapter.running() == {}
+    last = local.quick(cores=SLOTS)
+    local.adapter.submit([last])
+    assert [end.reason for end in local.end_of(last)] == [Reason.FINISHED]
+    bury(dead)
+
+
+def test_adopted_attempts_can_be_cancelled(local: LocalBench) -> None:
+    victim, other = local.waiting(), local.waiting()
+    local.adapter.submit([victim, other])
+    local.await_running(2)
+    dead = local.next_leader()
+    local.adapter.adopt()
+    local.adapter.adopted([victim, other])
+    local.adapter.cancel([victim.job_id])
+    (end,) = local.end_of(victim)
+    assert (end.reason, end.detail) == (Reason.KILLED, "was cancelled")
+    assert not local.has_run(victim)
+    assert set(local.adapter.running()) == {other.job_id}
+    local.open_gate()
+    local.end_of(other)
+    assert local.has_run(other)
+    bury(dead)
+
+
+def test_programs_of_an_adopted_attempt_do_not_outlive_its_killed_host(local: LocalBench) -> None:
+    marker = f"program-{os.urandom(6).hex()}"
+    request = local.request(adapter_jobs.run_program, marker, local.gate)
+    local.adapter.submit([request])
+    local.await_running(1)
+    local.hear(lambda: len(alive_with(marker)) == 1)
+    (host,) = local.hosts()
+    dead = local.next_leader()
+    local.adapter.adopt()
+    local.adapter.adopted([request])
+    os.kill(host, signal.SIGKILL)
+    bury(dead)
+    local.end_of(request)
+    assert alive_with(marker) == []
+
+
+def test_a_fenced_leader_leaves_what_others_adopted(local: LocalBench) -> None:
+    earlier, own = local.waiting(), local.waiting()
+    local.adapter.submit([earlier])
+    local.await_running(1)
+    dead = local.next_leader()
+    local.adapter.submit([own])
+    local.await_running(1)
+    local.adapter.shutdown(fenced=True)
+    assert local.processes(run=2) == []
+    assert local.processes() != []
+    local.open_gate()
+    bury(dead)
+    assert local.has_run(earlier)
+    assert not local.has_run(own)
+
+
+def test_devices_are_seen_by_one_job_at_a_time(local: LocalBench) -> None:
+    """The count of free ones comes back when a job has ended; so must the devices themselves."""
+    seen = local.home / "seen"
+    local.adapter = local.new_adapter(devices=1)
+    requests = [local.request(adapter_jobs.write_devices, str(seen)) for _ in range(4)]
+    requests = [request._replace(accelerators=1) for request in requests]
+    local.adapter.submit(requests)
+    assert {end.reason for end in local.end_of(*requests)} == {Reason.FINISHED}
+    assert seen.read_text().split() == ["0"] * 4
+
+
+def test_devices_of_adopted_attempts_are_theirs(local: LocalBench) -> None:
+    seen = local.home / "seen"
+    local.adapter = local.new_adapter(devices=2)
+    old = local.waiting()._replace(accelerators=1)
+    local.adapter.submit([old])
+    local.await_running(1)
+    dead = local.next_leader(devices=2)
+    local.adapter.adopt()
+    local.adapter.adopted([old])
+    for devices in ("1", "1,0"):
+        new = local.request(adapter_jobs.write_devices, str(seen))._replace(accelerators=len(devices[::2]))
+        local.adapter.submit([new])
+        if devices == "1,0":
+            local.open_gate()
+            local.end_of(old)
+        local.end_of(new)
+        assert seen.read_text().splitlines()[-1] == devices
+    bury(dead)
+
+
+@pytest.mark.parametrize("devices", [0, 1])
+def test_a_host_that_cannot_be_started_is_an_end_and_costs_nothing(
+    local: LocalBench, monkeypatch: pytest.MonkeyPatch, devices: int
+) -> None:
+    local.adapter = local.new_adapter(devices=devices)
+    requests = [local.quick()._replace(cores=SLOTS, accelerators=devices) for _ in range(3)]
+
+    def refuse(*arguments: object, **options: object) -> int:
+        raise ProcessError(["python"], 126, b"", b"cannot allocate memory")
+
+    open_before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(host_process, "spawn", refuse)
+    local.adapter.submit(requests[:2])
+    ends = local.end_of(*requests[:2])
+    assert {end.reason for end in ends} == {Reason.ERROR}
+    assert "cannot allocate memory" in ends[0].detail
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert local.adapter.running() == {}
+    monkeypatch.undo()
+    local.adapter.submit(requests[2:])
+    assert [end.reason for end in local.end_of(requests[2])] == [Reason.FINISHED]
+
+
+def test_a_fork_that_fails_costs_one_attempt(local: LocalBench) -> None:
+    """The host gets no more descriptors: none for the file that takes the output."""
+    first, other, last = local.waiting(), local.quick(), local.quick()
+    local.adapter.submit([first])
+    local.await_running(1)
+    (host,) = local.hosts()
+    limits = resource.prlimit(host, resource.RLIMIT_NOFILE)
+    resource.prlimit(host, resource.RLIMIT_NOFILE, (3, limits[1]))
+    local.adapter.submit([other])
+    (end,) = local.end_of(other)
+    assert (end.reason, end.log_tail) == (Reason.LOST, b"")
+    assert "could not be started: Too many open files" in end.detail
+    resource.prlimit(host, resource.RLIMIT_NOFILE, limits)
+    local.adapter.submit([last])
+    assert [end.reason for end in local.end_of(last)] == [Reason.FINISHED]
+    local.open_gate()
+    assert [end.reason for end in local.end_of(first)] == [Reason.FINISHED]
+    assert local.hosts() == [host]
