@@ -114,6 +114,45 @@ def test_a_host_that_never_notices_is_taken_at_its_word_in_the_end(
     assert node.orphans.find() == [("job1", 1)]
 
 
+def test_the_process_of_an_attempt(node: Node) -> None:
+    node.note("a", "abandoned\njob1 1 71\n")
+    node.note("b", "abandoned\njob2 3 72\n")
+    node.orphans.find()
+    assert node.orphans.pid(("job1", 1)) == 71
+    assert node.orphans.pid(("job2", 3)) == 72
+    assert node.orphans.pid(("job2", 4)) is None
+    node.note("a", "abandoned\n")
+    node.later()
+    assert node.orphans.pid(("job1", 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "killed"),
+    [
+        ("wf.1", True),
+        ("wf.2", False),  # of this run: its pid was given to another process
+        ("other.1", False),
+        ("wf.x", False),
+        ("wf", False),
+        (None, False),
+    ],
+)
+def test_only_a_process_of_an_earlier_run_is_killed(
+    node: Node, monkeypatch: pytest.MonkeyPatch, environment: str | None, killed: bool
+) -> None:
+    found: list[tuple[int, int]] = []
+    monkeypatch.setattr(module, "end_processes", lambda find, grace: found.extend(find()))
+    monkeypatch.setattr(module, "environment_entry", lambda pid, name: environment)
+    monkeypatch.setattr(module, "process_start_time", {71: 1234}.get)
+    node.note("a", "abandoned\njob1 1 71\njob2 1 72\n")
+    node.orphans.find()
+    node.orphans.kill(("job1", 1))
+    assert found == ([(71, 1234)] if killed else [])
+    node.orphans.kill(("job2", 1))  # has ended
+    node.orphans.kill(("unknown", 1))
+    assert len(found) == killed
+
+
 def test_a_note_that_cannot_be_read(node: Node) -> None:
     node.note("empty", "")
     node.note("torn", "abandoned\njob1 x")

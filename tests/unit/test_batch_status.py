@@ -23,6 +23,7 @@ def exited(code: int) -> int:
         (exited(255), True, Reason.FAILED, "status 255"),
         (protocol.CANCELLED, False, Reason.KILLED, "was cancelled"),
         (protocol.CANCELLED, True, Reason.KILLED, "was cancelled"),
+        (protocol.NOT_STARTED, True, Reason.LOST, "could not be started"),
         (signal.SIGSEGV, False, Reason.FAILED, "crashed (SIGSEGV)"),
         (signal.SIGSEGV | 0x80, False, Reason.FAILED, "crashed (SIGSEGV)"),  # with a core dump
         (signal.SIGABRT, True, Reason.FAILED, "crashed (SIGABRT)"),

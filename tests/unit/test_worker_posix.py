@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -109,3 +111,37 @@ def test_a_container_that_forbids_the_score_is_put_up_with(
 
 def test_a_process_without_children_has_no_orphans() -> None:
     assert posix.orphans_of(b"MARKER=none", os.getpid(), set()) == []
+
+
+class Refuses:
+    """A stream that cannot be flushed."""
+
+    def flush(self) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_flushing_what_can_be_flushed() -> None:
+    closed, fine = io.StringIO(), io.BytesIO()
+    closed.close()
+    buffered = io.BufferedWriter(fine)  # type: ignore[type-var]
+    buffered.write(b"last words")
+    posix.flush(closed, None, Refuses(), buffered)
+    assert fine.getvalue() == b"last words"
+
+
+def test_only_the_children_asked_for_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By marker and by session; what is known or somebody else's stays, and what has ended is reaped."""
+    argv = [sys.executable, "-c", "import time; time.sleep(600)"]
+    marked, in_session, known, other = (
+        subprocess.Popen(argv, env={**os.environ, "MARK": mark}, start_new_session=session)
+        for mark, session in (("yes", False), ("no", True), ("yes", False), ("no", False))
+    )
+    try:
+        before = posix.orphans_of(b"MARK=nobody", -1, set())
+        posix.kill_orphans(b"MARK=yes", in_session.pid, {known.pid, *before})
+        for process, alive in ((marked, False), (in_session, False), (known, True), (other, True)):
+            assert os.path.exists(f"/proc/{process.pid}") == alive
+    finally:
+        for process in (marked, in_session, known, other):
+            process.kill()
+            process.wait()

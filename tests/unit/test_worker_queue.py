@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -252,6 +253,23 @@ def test_a_host_that_finds_its_leader_gone_starts_nothing_queued() -> None:
     assert host.runs() == []
     host._obey((protocol.RUN, "job3", 1, shape))
     assert host.runs() == []
+    os.close(host.log)
+
+
+def test_a_note_that_cannot_be_written_is_written_at_the_next_change(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = ForklessHost(Outbox())
+    host._note = str(tmp_path / "no room" / "it's a\n'note'.note")
+    host._write_note()
+    assert "cannot write" in capsys.readouterr().err
+    (tmp_path / "no room").mkdir()
+    for number in (1, 2):
+        host._obey((protocol.RUN, f"job{number}", number, SHAPE))
+    _, second = host._running
+    host._source.lost = True
+    host.finish(0)
+    assert Path(host._note).read_text() == f"abandoned\njob2 2 {second}\n"
     os.close(host.log)
 
 
