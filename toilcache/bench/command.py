@@ -10,11 +10,14 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 from toilcache import __version__
 from toilcache.bench.filesystem import fresh_directory
+from toilcache.bench.peers import PEERS, rows_of
 from toilcache.bench.rows import ROWS
 from toilcache.errors import ConfigError
 from toilcache.node.machine import machine
@@ -29,6 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dir", metavar="DIR", help="where to work; a fresh file system is made there if that is possible"
     )
+    parser.add_argument(
+        "--peers",
+        default="",
+        metavar="LIST",
+        help=f"measure these beside us, in the same run: {','.join(PEERS)} (default: none)",
+    )
+    parser.add_argument(
+        "--peers-python",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="the Python of an environment in which the peers are installed",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
 
 
@@ -38,18 +53,48 @@ def bench(options: argparse.Namespace) -> int:
     if unknown:
         raise ConfigError(f"cannot measure {unknown[0]!r}: there is no such row; choose {', '.join(ROWS)}")
     names = options.rows or list(ROWS)
-    figures: dict[str, list[float]] = {name: [] for name in names}
+    peers = rows_of(options.peers, names)
+    measures: dict[str, Callable[[str], float]] = {name: ROWS[name][0] for name in names}
+    for name, row in peers.items():
+        measures[name] = partial(row.measure, options.peers_python)
     with fresh_directory(options.dir) as (directory, kind):
-        for number in range(options.repeat):
-            for name in names:
-                if sys.stderr.isatty():
-                    print(f"\rrun {number + 1} of {options.repeat}: {name:<16}", end="", file=sys.stderr)
-                figures[name].append(ROWS[name][0](directory))
-        if sys.stderr.isatty():
-            print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
-    report = {"machine": _describe_machine(), "directory": kind, "rows": _summaries(figures)}
+        figures = _repeat(measures, options.repeat, directory)
+    units = {
+        **{name: row[1] for name, row in ROWS.items()},
+        **{name: row.unit for name, row in peers.items()},
+    }
+    report = {
+        "machine": _describe_machine(),
+        "directory": kind,
+        "rows": {name: _summary(units[name], runs) for name, runs in figures.items()},
+        "ratios": {name: _ratio(figures[row.beside], figures[name]) for name, row in peers.items()},
+    }
     print(json.dumps(report) if options.json else _table(report))
     return 0
+
+
+def _repeat(
+    measures: dict[str, Callable[[str], float]], times: int, directory: str
+) -> dict[str, list[float]]:
+    """Take every measure in turn, again and again, so that what wanders on the machine meets all of them."""
+    figures: dict[str, list[float]] = {name: [] for name in measures}
+    for number in range(times):
+        for name, measure in measures.items():
+            if sys.stderr.isatty():
+                print(f"\rrun {number + 1} of {times}: {name:<16}", end="", file=sys.stderr)
+            figures[name].append(measure(directory))
+    if sys.stderr.isatty():
+        print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
+    return figures
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> float:
+    """The median of the ratios of runs that stood beside each other."""
+    return median(mine / other for mine, other in zip(ours, theirs, strict=True))
+
+
+def _summary(unit: str, runs: list[float]) -> dict[str, Any]:
+    return {"unit": unit, "min": min(runs), "median": median(runs), "max": max(runs), "runs": runs}
 
 
 def _describe_machine() -> dict[str, Any]:
@@ -64,19 +109,6 @@ def _describe_machine() -> dict[str, Any]:
     }
 
 
-def _summaries(figures: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
-    return {
-        name: {
-            "unit": ROWS[name][1],
-            "min": min(runs),
-            "median": median(runs),
-            "max": max(runs),
-            "runs": runs,
-        }
-        for name, runs in figures.items()
-    }
-
-
 def _table(report: dict[str, Any]) -> str:
     here = report["machine"]
     lines = [
@@ -86,4 +118,5 @@ def _table(report: dict[str, Any]) -> str:
     ]
     for name, row in report["rows"].items():
         lines.append(f"{name:<16}{row['median']:>10.4g}{row['min']:>10.4g}{row['max']:>10.4g}  {row['unit']}")
+    lines += [f"ours / {name}: {ratio:.3g}" for name, ratio in report["ratios"].items()]
     return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""The rows of peers, measured in the same run as ours: which script, which sizes, and how a figure is made of
+it.
+
+Knows how to run a peer's script with the Python of an environment that has the peer. Must not import a peer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from toilcache.errors import ConfigError
+from toilcache.io import atomic_copy
+from toilcache.process import run
+
+TOIL_FAN, TOIL_CHAIN, PARSL_FAN = (10, 50), (10, 110), (500, 2500)
+
+
+class PeerRow(NamedTuple):
+    """A peer's row: which of ours it stands beside, how it is measured, and what a larger figure means."""
+
+    beside: str
+    measure: Callable[[str, str], float]
+    unit: str
+
+
+def _script(python: str, name: str, directory: str, *arguments: str) -> tuple[float, float]:
+    """Run a peer's script; returns the seconds it printed and those of the whole process.
+
+    It runs as a copy in ``directory``: Toil loads no script from within a package.
+    """
+    path = os.path.join(directory, name)
+    atomic_copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), name), path)
+    # Peers start their workers by name, so their environment's programs have to be found.
+    environment = {**os.environ, "PATH": os.path.dirname(python) + os.pathsep + os.environ.get("PATH", "")}
+    began = time.perf_counter()
+    done = run([python, path, *arguments], env=environment)
+    wall = time.perf_counter() - began
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"]), wall
+
+
+def _toil(python: str, kind: str, size: int, directory: str) -> tuple[float, float]:
+    store = os.path.join(directory, f"toil-{kind}-{size}-{os.urandom(4).hex()}")
+    return _script(python, "peer_toil.py", directory, kind, str(size), store, directory)
+
+
+def _toil_fan(python: str, directory: str) -> float:
+    few, many = (_toil(python, "fan", size, directory)[0] for size in TOIL_FAN)
+    return (TOIL_FAN[1] - TOIL_FAN[0]) / (many - few)
+
+
+def _toil_chain(python: str, directory: str) -> float:
+    few, many = (_toil(python, "chain", size, directory)[0] for size in TOIL_CHAIN)
+    return 1000 * (many - few) / (TOIL_CHAIN[1] - TOIL_CHAIN[0])
+
+
+def _toil_empty(python: str, directory: str) -> float:
+    return _toil(python, "empty", 0, directory)[1]
+
+
+def _parsl_fan(python: str, directory: str) -> float:
+    few, many = (_script(python, "peer_parsl.py", directory, str(size), directory)[0] for size in PARSL_FAN)
+    return (PARSL_FAN[1] - PARSL_FAN[0]) / (many - few)
+
+
+PEERS: dict[str, dict[str, PeerRow]] = {
+    "toil": {
+        "toil fan-out": PeerRow("fan-out", _toil_fan, "jobs/s"),
+        "toil chain": PeerRow("chain", _toil_chain, "ms/job"),
+        "toil empty": PeerRow("empty", _toil_empty, "s"),
+    },
+    "parsl": {"parsl fan-out": PeerRow("fan-out", _parsl_fan, "jobs/s")},
+}
+
+
+def rows_of(peers: str, names: list[str]) -> dict[str, PeerRow]:
+    """Return the rows of the peers in a comma-separated list that stand beside the rows of these names.
+
+    :raises ConfigError: a peer is not known.
+    """
+    found: dict[str, PeerRow] = {}
+    for peer in filter(None, peers.split(",")):
+        if peer not in PEERS:
+            raise ConfigError(f"cannot compare with {peer!r}: choose of {', '.join(PEERS)}")
+        found.update({name: row for name, row in PEERS[peer].items() if row.beside in names})
+    return found
