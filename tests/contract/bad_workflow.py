@@ -124,8 +124,8 @@ def uploads(job: Job) -> Any:
 
 
 def upload(job: Job) -> int:
-    if "FILL" in os.environ and not mended():
-        fill(os.environ["FILL"])
+    if "FILL" in os.environ:
+        fill_the_disk()
     Path("large").write_bytes(bytes(10_000_000))
     file_id = job.fileStore.writeGlobalFile("large")
     return int(job.fileStore.getGlobalFileSize(file_id))

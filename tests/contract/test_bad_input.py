@@ -290,20 +290,6 @@ def test_a_job_store_without_room_for_a_file(place: Place, tmp_path: Path) -> No
     place.check_clean()
 
 
-def test_a_job_store_that_fills_up_to_the_last_byte(place: Place, tmp_path: Path) -> None:
-    disk = place.base / "disk"
-    place.store = disk / "store"
-    with mounted(disk, f"size={20 * MIB}"):
-        ballast = disk / "ballast"
-        done = place.run("--kind", "uploads", FILL=str(ballast))
-        done.check_refused("No space left on device", "free some space")
-        place.check_clean()
-        ballast.unlink()
-        place.restart(MENDED="1").check_result([7, 10_000_000])
-        assert (tmp_path / "value 7").read_text(encoding="ascii") == "."
-    place.check_clean()
-
-
 def begin_and_wait_for_room(place: Place, kind: str, ballast: Path) -> subprocess.Popen[str]:
     """Begin a workflow whose job fills the disk; return when its worker says that it waits."""
     leader = place.begin("--kind", kind, FILL=str(ballast))
@@ -313,6 +299,20 @@ def begin_and_wait_for_room(place: Place, kind: str, ballast: Path) -> subproces
     output = Path(f"/proc/{pid.read_text(encoding='ascii')}/fd/2")
     place.wait_for(lambda: "waiting for room" in output.read_text(encoding="utf-8"), leader)
     return leader
+
+
+def test_a_job_store_that_fills_up_to_the_last_byte(place: Place, tmp_path: Path) -> None:
+    disk = place.base / "disk"
+    place.store = disk / "store"
+    with mounted(disk, f"size={20 * MIB}"):
+        leader = begin_and_wait_for_room(place, "uploads", disk / "ballast")
+        (disk / "ballast").unlink()
+        done = place.finish(leader)
+        done.check_refused("'upload'", "No space left on device", "free some space", "1 job failed")
+        place.check_clean()
+        place.restart(MENDED="1").check_result([7, 10_000_000])
+        assert (tmp_path / "value 7").read_text(encoding="ascii") == "."
+    place.check_clean()
 
 
 @pytest.mark.parametrize(
