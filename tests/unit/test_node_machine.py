@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +17,7 @@ from toilcache.node.cgroups import group_dirs, parse_cpu_max, parse_memory_max
 from toilcache.node.coordination import boot_id
 from toilcache.node.mounts import parse_mountinfo
 
+IMPORTED = time.clock_gettime(time.CLOCK_BOOTTIME)
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 V2_IN_CONTAINER = "30 23 0:26 /kube/pod1 /sys/fs/cgroup ro - cgroup2 cgroup2 rw\n"
 V1 = (
@@ -148,3 +152,50 @@ def test_a_pid_with_its_start_time_is_one_process() -> None:
     ticks = os.sysconf("SC_CLK_TCK")
     assert abs(psutil.Process().create_time() - psutil.boot_time() - start / ticks) < 2
     assert machine.process_start_time(1 << 30) is None
+
+
+def test_the_age_of_a_process() -> None:
+    """Between the time since something that it did and the time that the machine is up."""
+    age = machine.process_age(os.getpid())
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert now - IMPORTED - 0.1 < age < now
+    assert machine.process_age(1) >= age
+    assert machine.process_age(1 << 30) == 0
+
+
+def test_what_a_process_was_started_with() -> None:
+    environment = {"PLAIN": "it's a\n'value'=x", "PLAIN2": "other", "EMPTY": ""}
+    argv = [sys.executable, "-c", "print(flush=True); input()"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, env=environment, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # while it is being loaded, its environment is not told
+        assert machine.environment_entry(process.pid, "PLAIN") == "it's a\n'value'=x"
+        assert machine.environment_entry(process.pid, "EMPTY") == ""
+        assert machine.environment_entry(process.pid, "PLA") is None
+        process.communicate(b"\n")
+    assert machine.environment_entry(process.pid, "PLAIN") is None
+
+
+def test_killing_what_has_one_of_several_markers() -> None:
+    """At once, whatever it does with signals, and nobody else."""
+    deaf = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); "
+        "import time; time.sleep(600)"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", deaf], env={"MINE": mine}, stdout=subprocess.PIPE)
+        for mine in ("a" * 20, "b" * 20, "a" * 21)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
+        victims, spared = processes[:2], processes[2]
+        killed = machine.kill_marked_processes([f"MINE={'a' * 20}", f"MINE={'b' * 20}", "MINE="])
+        assert killed == sorted(process.pid for process in victims)
+        assert spared.poll() is None
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()

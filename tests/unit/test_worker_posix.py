@@ -131,17 +131,23 @@ def test_flushing_what_can_be_flushed() -> None:
 
 def test_only_the_children_asked_for_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """By marker and by session; what is known or somebody else's stays, and what has ended is reaped."""
-    argv = [sys.executable, "-c", "import time; time.sleep(600)"]
+    argv = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
     marked, in_session, known, other = (
-        subprocess.Popen(argv, env={**os.environ, "MARK": mark}, start_new_session=session)
+        subprocess.Popen(
+            argv, env={**os.environ, "MARK": mark}, start_new_session=session, stdout=subprocess.PIPE
+        )
         for mark, session in (("yes", False), ("no", True), ("yes", False), ("no", False))
     )
+    processes = (marked, in_session, known, other)
     try:
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()  # while it is being loaded, its environment is not told
         before = posix.orphans_of(b"MARK=nobody", -1, set())
         posix.kill_orphans(b"MARK=yes", in_session.pid, {known.pid, *before})
         for process, alive in ((marked, False), (in_session, False), (known, True), (other, True)):
             assert os.path.exists(f"/proc/{process.pid}") == alive
     finally:
-        for process in (marked, in_session, known, other):
+        for process in processes:
             process.kill()
-            process.wait()
+            process.communicate()
