@@ -177,12 +177,6 @@ def full_raises() -> str:
     return raises()
 
 
-def full_osexit() -> str:
-    witness("ran")
-    fill_the_disk()
-    return osexit()
-
-
 def quits_later(job: Job) -> Any:
     """Have a function called after the commit that would end the process; a child follows."""
     job.defer(sys.exit, 3)
