@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from toilcache.config import Config, wants_cleaning
-from toilcache.errors import LeaderFencedError, ToilcacheError
+from toilcache.errors import LeaderFencedError, ToilcacheError, WorkflowStopped
 from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.job.description import JobDescription
 from toilcache.job.job import Job
@@ -102,6 +102,7 @@ class Session:
         store = self.store
         reporter = Reporter(self.config)
         with ExitStack() as stack:
+            stack.callback(self._stop.listen)
             stack.callback(reporter.close)
             adapter = make_adapter(self.config, store, self._dirs, self._run, self._clean_node)
             stack.callback(adapter.shutdown)
@@ -115,9 +116,11 @@ class Session:
             except LeaderFencedError:
                 self._fenced = True
                 raise
+            except WorkflowStopped:
+                self._stop.stopped = True
+                raise
             finally:
                 self._stop.ignoring = True  # from here on, what runs is ended anyway
-        self._stop.ignoring = False
         value = store.get_root_job_return_value()
         self._finished = True
         return value

@@ -10,7 +10,13 @@ from typing import IO
 import pytest
 
 from tests.fakes.job_stores import KINDS, NAMES, Bench
-from toilcache.errors import JobStoreUnavailableError, LeaderFencedError, NoSuchFileException
+from toilcache.config import Config
+from toilcache.errors import (
+    JobStoreUnavailableError,
+    LeaderAliveError,
+    LeaderFencedError,
+    NoSuchFileException,
+)
 from toilcache.job_store import layout
 
 
@@ -69,6 +75,38 @@ def test_an_older_run_is_told_to_stop(bench: Bench) -> None:
     for call in (bench.store.check_run, bench.store.beat):
         with pytest.raises(LeaderFencedError, match=rf"run {first} .*run {second} has taken over"):
             call(first)
+
+
+def test_a_run_of_a_store_that_was_made_anew_is_told_to_stop(bench: Bench) -> None:
+    run = bench.store.claim_run()
+    bench.another().destroy()
+    again = bench.another()
+    again.initialize(Config())
+    bench.store._backend = again._backend
+    assert again.claim_run() == run
+    with pytest.raises(LeaderFencedError, match="made anew"):
+        bench.store.check_run(run)
+    bench.store.mark_ended(run)
+    assert not again.is_ended()
+
+
+def test_only_one_run_comes_next(bench: Bench) -> None:
+    assert bench.store.claim_run(after=0) == 1
+    with pytest.raises(LeaderAliveError, match="at the same time"):
+        bench.another(resume=True).claim_run(after=0)
+    assert bench.store.current_run() == 1
+
+
+@pytest.mark.parametrize("claim", [b"", b"\x80nonsense", b"0123 4567 89\n"])
+def test_a_damaged_claim_counts_while_it_is_young(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, claim: bytes
+) -> None:
+    run = bench.store.claim_run()
+    bench.store._backend.put(layout.run(run), claim)
+    with pytest.raises(LeaderAliveError, match="from an unknown machine"):
+        bench.another(resume=True).check_unled()
+    monkeypatch.setattr("toilcache.job_store.leader_state.SILENT_SECONDS", -60.0)
+    assert bench.another(resume=True).check_unled() == run
 
 
 def test_the_newest_run_shows_life(bench: Bench) -> None:

@@ -37,11 +37,16 @@ class StopOnce:
 
     def __init__(self) -> None:
         self.ignoring = False
+        self.stopped = False
         self.why = ""
+
+    def listen(self) -> None:
+        """Raise at the next signal again, unless one has stopped the workflow already."""
+        self.ignoring = self.stopped
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.ignoring:
             return
-        self.ignoring = True
+        self.ignoring = self.stopped = True
         self.why = f"stopped by {signal.Signals(number).name}"
         raise WorkflowStopped(self.why, 128 + number)
