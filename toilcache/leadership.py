@@ -6,6 +6,7 @@ the later run number fences the earlier one."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -53,7 +54,14 @@ def _lock(path: str, stack: ExitStack) -> bool:
         raise CoordinationDirError(
             f"cannot lock {path!r}: {error.strerror}; set --coordinationDir to a directory of your own"
         ) from error
+    # Who opens the file in this moment may lock what is no longer there; its run is refused all the same.
+    stack.callback(_remove, path)
     return True
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _give_up(store: AbstractJobStore, run: int) -> None:

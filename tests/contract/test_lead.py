@@ -117,6 +117,7 @@ def test_the_lead_is_kept_while_results_are_exported(place: Place, tmp_path: Pat
     place.check_clean()
     place.restart("--clean", "always").check_result("hello")
     assert not place.store.exists()
+    assert list(place.coordination.iterdir()) == []
 
 
 def test_a_leader_that_ended_on_another_node_is_not_waited_for(place: Place) -> None:
