@@ -105,7 +105,7 @@ class Session:
             stack.callback(self._stop.listen)
             stack.callback(reporter.close)
             adapter = make_adapter(self.config, store, self._dirs, self._run, self._clean_node)
-            stack.callback(adapter.shutdown)
+            stack.callback(lambda: adapter.shutdown(fenced=self._fenced))
             adopted = [] if new_root is not None else adapter.adopt()
             root = new_root or self._mended_root(workers_live=bool(adopted))
             store.sync()

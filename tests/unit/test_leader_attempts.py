@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.job_stores import Bench
-from toilcache.errors import ConcurrentFileModificationException
+from toilcache.errors import ConcurrentFileModificationException, JobStoreUnavailableError
 from toilcache.job.description import JobDescription
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.leader import attempts as module
@@ -155,3 +155,22 @@ def test_a_job_of_a_chain_has_the_time_of_one_job(
     clock[0] += 6
     assert attempts.overdue({first.id: 22.0}, limit=10.0) == {first.id: second}
     assert attempts.overdue({"unknown": 99.0}, limit=10.0) == {}
+
+
+def test_a_lost_attempt_is_written_down_with_the_space_set_aside(
+    bench: Bench, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = new_node(bench)
+    write, room = bench.store.update_job, [False]
+
+    def update_job(desc: JobDescription) -> None:
+        if not room[0]:
+            raise JobStoreUnavailableError("cannot write: no space")
+        write(desc)
+
+    monkeypatch.setattr(bench.store, "update_job", update_job)
+    with pytest.raises(JobStoreUnavailableError):
+        attempts.take_slot(node, lambda desc: None)
+    monkeypatch.setattr(bench.store, "release_reserve", lambda: room.__setitem__(0, True))
+    assert attempts.take_slot(node, lambda desc: None) is None
+    assert node.desc.version == 2

@@ -10,7 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from random import uniform
 
-from toilcache.errors import ConcurrentFileModificationException, NoSuchJobException
+from toilcache.errors import (
+    ConcurrentFileModificationException,
+    JobStoreUnavailableError,
+    NoSuchJobException,
+)
 from toilcache.job.description import JobDescription
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.job_store.abstract import AbstractJobStore
@@ -108,18 +112,25 @@ class Attempts:
 
         Returns None if we won, else the record that was there first.
         """
-        while True:
-            desc = self._store.load_version(node.id, node.desc.version)
-            change(desc)
-            try:
-                self._store.update_job(desc)
-            except ConcurrentFileModificationException:
-                newest = self._store.load_job(node.id)
-                if newest.version > node.desc.version:
-                    return newest
-                raise
-            node.desc = desc
-            return None
+        desc = self._store.load_version(node.id, node.desc.version)
+        change(desc)
+        try:
+            self._update(desc)
+        except ConcurrentFileModificationException:
+            newest = self._store.load_job(node.id)
+            if newest.version > node.desc.version:
+                return newest
+            raise
+        node.desc = desc
+        return None
+
+    def _update(self, desc: JobDescription) -> None:
+        """Write a record; on a full store with the space that is set aside for the leader's last words."""
+        try:
+            self._store.update_job(desc)
+        except JobStoreUnavailableError:
+            self._store.release_reserve()
+            self._store.update_job(desc)
 
     def is_charged(self, node: Node, reason: BatchJobExitReason) -> bool:
         """Tell whether losing this attempt costs the job a try; noting that it was lost."""

@@ -116,6 +116,9 @@ class Leader:
                 node.state = State.ISSUED
                 self.counts.running += 1
                 self._ready.remove(node)
+        nodes = self._graph.nodes
+        heads = [(nodes[job_id].desc, version) for job_id, version in adopted if job_id in nodes]
+        self._adapter.adopted([JobRequest.of(desc)._replace(version=version) for desc, version in heads])
         self._resuming = False
 
     def _settle(self, safe: list[Consequence]) -> None:
