@@ -159,6 +159,14 @@ def test_a_skipped_real_test_fails_on_the_test_bed(tmp_path: Path) -> None:
     assert "1 failed, 1 passed, 1 deselected" in lines[-1]
 
 
+@pytest.mark.parametrize(("testbed", "code"), [("0", 0), ("1", 1)])
+def test_any_skipped_test_fails_on_the_test_bed(testbed: str, code: int, tmp_path: Path) -> None:
+    text = "import pytest\n\n\ndef test_disk():\n    pytest.skip('may not mount here')\n"
+    found, lines = run_planted_tests(tmp_path, text, TESTBED=testbed)
+    assert found == code, "\n".join(lines)
+    assert any("skipped under TESTBED=1: may not mount here" in line for line in lines) == (code == 1)
+
+
 def test_coverage_follows_the_symlinks(tmp_path: Path) -> None:
     text = "import toilcache.batch.planted\n\n\ndef test_it():\n    assert toilcache.batch.planted.x\n"
     bare_product(tmp_path / "product")
