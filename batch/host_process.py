@@ -14,6 +14,7 @@ from collections import deque
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from toilcache import vfs
 from toilcache.batch import protocol
 from toilcache.batch.model import JobRequest
 from toilcache.batch.resources import Shape
@@ -59,7 +60,7 @@ def visible_devices(pid: int) -> tuple[int, ...]:
 
 
 def _spawn_host(environment: dict[str, str], theirs: socket.socket, log_path: str) -> int:
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    log = vfs.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         return spawn(
             [sys.executable, "-c", _START, "toilcache.worker", "3"],

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from toilcache import vfs
 from toilcache.batch import protocol
 from toilcache.batch.host_process import HostProcess, host_environment, run_marker, visible_devices
 from toilcache.batch.model import Ended, JobRequest, Update
@@ -106,7 +107,7 @@ class LocalAdapter:
 
     def wake(self) -> None:
         try:
-            os.write(self._wake_writer, b"w")
+            vfs.write(self._wake_writer, b"w")
         except BlockingIOError:
             return  # the pipe is full of earlier calls: it wakes anyway
 

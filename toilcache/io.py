@@ -12,6 +12,7 @@ import os
 import stat
 from contextlib import contextmanager, suppress
 
+from toilcache import vfs
 from toilcache.links import copy_bytes, link_or_copy, reflink, write_all
 from toilcache.removal import robust_rmtree
 from toilcache.streams import WriteWatchingStream
@@ -92,8 +93,8 @@ def _plain_name(name: str) -> str:
 
 def _make_dir(path: str, mode: int) -> str:
     """Make a directory of exactly this mode, whatever the umask."""
-    os.mkdir(path, 0o700)
-    os.chmod(path, mode)
+    vfs.mkdir(path, 0o700)
+    vfs.chmod(path, mode)
     return path
 
 
@@ -107,38 +108,32 @@ def sync_directory(path: AnyPath) -> None:
     """Make the names in a directory survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        vfs.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def sync_filesystem(path: AnyPath) -> None:
     """Make all that was written to the file system of `path` survive a power cut (OSError: it did not)."""
-    import ctypes
-
-    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if syncfs is None:
-        os.sync()
-        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        if syncfs(descriptor) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), os.fspath(path))
+        vfs.syncfs(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     finally:
         os.close(descriptor)
 
 
 def create_exclusive(path: AnyPath, data: bytes = b"", mode: int = 0o600, *, sync: bool = False) -> None:
     """Write a file that must not exist yet (FileExistsError); where writing fails none is left."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    descriptor = vfs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         write_all(descriptor, data)
         if sync:
-            os.fsync(descriptor)
+            vfs.fsync(descriptor)
     except BaseException:
         # Also on KeyboardInterrupt: whoever asks for exclusive creation takes an existing file as complete.
-        os.unlink(path)
+        vfs.unlink(path)
         raise
     finally:
         os.close(descriptor)
@@ -152,15 +147,15 @@ def atomic_create(path: AnyPath, mode: int = 0o600, *, sync: bool = True) -> Ite
     """
     parent, _ = os.path.split(os.path.abspath(path))
     temporary = os.path.join(parent, f".tmp-{random_name()}")
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+    descriptor = vfs.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
     try:
         yield descriptor
         if sync:
-            os.fsync(descriptor)
-        os.rename(temporary, path)
+            vfs.fsync(descriptor)
+        vfs.rename(temporary, path)
     except BaseException:
         # Also on KeyboardInterrupt and GeneratorExit: the temporary file is nobody's afterwards.
-        os.unlink(temporary)
+        vfs.unlink(temporary)
         raise
     finally:
         os.close(descriptor)
@@ -205,7 +200,7 @@ def _destination(path: AnyPath, executable: bool) -> Iterator[int]:
         with atomic_create(path, 0o777 if executable else 0o666) as descriptor:
             yield descriptor
         return
-    descriptor = os.open(path, os.O_WRONLY)
+    descriptor = vfs.open(path, os.O_WRONLY)
     try:
         yield descriptor
     finally:

@@ -6,11 +6,11 @@ the later run number fences the earlier one."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from toilcache import vfs
 from toilcache.errors import (
     CoordinationDirError,
     JobStoreUnavailableError,
@@ -61,7 +61,7 @@ def _lock(path: str, stack: ExitStack) -> bool:
 
 def _remove(path: str) -> None:
     with suppress(FileNotFoundError):
-        os.unlink(path)
+        vfs.unlink(path)
 
 
 def _give_up(store: AbstractJobStore, run: int) -> None:

@@ -7,9 +7,10 @@ link is safe is the caller's decision.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
+
+from toilcache import vfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,20 +32,20 @@ _without_reflinks: set[int] = set()
 
 def reflink(src_fd: int, dst_fd: int) -> None:
     """Let an open file share the blocks of another (ioctl_ficlone(2)); OSError where that cannot be."""
-    fcntl.ioctl(dst_fd, _FICLONE, src_fd)
+    vfs.ioctl(dst_fd, _FICLONE, src_fd)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
     """Write all bytes, however many calls that takes."""
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view) :]
+        view = view[vfs.write(descriptor, view) :]
 
 
 def copy_bytes(src_fd: int, dst_fd: int) -> None:
     """Copy from one open file's position to its end, inside the kernel where it can."""
     try:
-        while os.sendfile(dst_fd, src_fd, None, _CHUNK):
+        while vfs.sendfile(dst_fd, src_fd, None, _CHUNK):
             pass
     except OSError as error:
         if error.errno not in _NO_SENDFILE:
@@ -79,12 +80,12 @@ def link_or_copy(
 
 
 def _try_reflink(source: int, dst: AnyPath, mode: int) -> bool:
-    target = os.open(dst, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    target = vfs.open(dst, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         reflink(source, target)
-        os.fchmod(target, mode)
+        vfs.fchmod(target, mode)
     except OSError as error:
-        os.unlink(dst)
+        vfs.unlink(dst)
         if error.errno not in _NOT_THIS_TIME:
             raise
         if error.errno in _NEVER:
@@ -97,7 +98,7 @@ def _try_reflink(source: int, dst: AnyPath, mode: int) -> bool:
 
 def _try_hardlink(src: AnyPath, dst: AnyPath) -> bool:
     try:
-        os.link(os.path.realpath(src) if os.path.islink(src) else src, dst)
+        vfs.link(os.path.realpath(src) if os.path.islink(src) else src, dst)
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
@@ -106,13 +107,13 @@ def _try_hardlink(src: AnyPath, dst: AnyPath) -> bool:
 
 
 def _copy(source: int, dst: AnyPath, mode: int) -> None:
-    target = os.open(dst, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    target = vfs.open(dst, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         copy_bytes(source, target)
-        os.fchmod(target, mode)
+        vfs.fchmod(target, mode)
     except BaseException:
         # Also on KeyboardInterrupt: half a copy must not pass for the file.
-        os.unlink(dst)
+        vfs.unlink(dst)
         raise
     finally:
         os.close(target)

@@ -11,6 +11,8 @@ import os
 import stat
 from contextlib import suppress
 
+from toilcache import vfs
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -33,7 +35,7 @@ def robust_rmtree(path: AnyPath) -> None:
     path = path.rstrip("/")
     with suppress(FileNotFoundError):
         try:
-            os.unlink(path)
+            vfs.unlink(path)
         except (IsADirectoryError, PermissionError):
             # POSIX lets unlink answer EPERM for a directory; if it is none, opening it says so.
             if not stat.S_ISDIR(os.lstat(path).st_mode):
@@ -49,7 +51,7 @@ def _remove_tree(path: str) -> None:
         while True:
             deeper = _empty(top, top, 1)
             try:
-                os.rmdir(path)
+                vfs.rmdir(path)
                 return
             except OSError as error:
                 passes_left -= not deeper
@@ -67,7 +69,7 @@ def _empty(directory: int, top: int, depth: int) -> bool:
     for name, is_dir in found:
         with suppress(FileNotFoundError):
             if not is_dir:
-                os.unlink(name, dir_fd=directory)
+                vfs.unlink(name, dir_fd=directory)
             else:
                 deeper |= _remove_subdirectory(name, directory, top, depth)
     return deeper
@@ -78,12 +80,12 @@ def _remove_subdirectory(name: str, parent: int, top: int, depth: int) -> bool:
     try:
         if depth >= _DEPTH:
             # Bounds recursion and open descriptors; the next pass over `top` goes on from here.
-            os.rename(name, f".deeper-{os.urandom(8).hex()}", src_dir_fd=parent, dst_dir_fd=top)
+            vfs.rename(name, f".deeper-{os.urandom(8).hex()}", src_dir_fd=parent, dst_dir_fd=top)
             return True
         deeper = _empty(child, top, depth + 1)
     finally:
         os.close(child)
-    os.rmdir(name, dir_fd=parent)
+    vfs.rmdir(name, dir_fd=parent)
     return deeper
 
 
@@ -96,7 +98,7 @@ def _open_dir(name: str, parent: int | None) -> int:
         descriptor = os.open(name, _OPEN, dir_fd=parent)
     status = os.fstat(descriptor)
     if status.st_mode & 0o700 != 0o700 and status.st_uid == os.geteuid():
-        os.fchmod(descriptor, 0o700)
+        vfs.fchmod(descriptor, 0o700)
     return descriptor
 
 
@@ -104,6 +106,6 @@ def _unlock(name: str, parent: int | None) -> None:
     # An O_PATH descriptor needs no permission on the directory and cannot be swapped for a link meanwhile.
     handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
-        os.chmod(f"/proc/self/fd/{handle}", 0o700)
+        vfs.chmod(f"/proc/self/fd/{handle}", 0o700)
     finally:
         os.close(handle)

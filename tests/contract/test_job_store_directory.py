@@ -17,6 +17,7 @@ import pytest
 
 from tests.fakes.job_stores import Bench
 from tests.unit.repository import ROOT
+from toilcache import vfs
 from toilcache.config import Config
 from toilcache.errors import (
     ConcurrentFileModificationException,
@@ -176,7 +177,7 @@ def test_a_file_system_without_locks_will_do(
     def no_locks(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("toilcache.job_store.file_job_store.fcntl.flock", no_locks)
+    monkeypatch.setattr(vfs, "flock", no_locks)
     store = FileJobStore(str(tmp_path / "store"))
     with nullcontext() if works else pytest.raises(JobStoreUnavailableError, match="Input/output error"):
         store.initialize(Config())
@@ -187,7 +188,7 @@ def test_making_a_store_fails_without_a_trace(tmp_path: Path, monkeypatch: pytes
     def no_links(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(vfs, "link", no_links)
     with pytest.raises(JobStoreUnavailableError, match="no hard links"):
         FileJobStore(str(tmp_path / "store")).initialize(Config())
     assert os.listdir(tmp_path) == []
@@ -341,11 +342,11 @@ def test_a_late_link_into_a_deleted_job(bench: Bench, monkeypatch: pytest.Monkey
     link = os.link
 
     def delete_first(*arguments: Any) -> None:
-        monkeypatch.setattr(os, "link", link)
+        monkeypatch.setattr(vfs, "link", link)
         bench.another(resume=True).delete_job(str(job.jobStoreID))
         link(*arguments)
 
-    monkeypatch.setattr(os, "link", delete_first)
+    monkeypatch.setattr(vfs, "link", delete_first)
     with pytest.raises(NoSuchJobException):
         bench.store.update_job(job)
     assert os.listdir(f"{bench.where}/trash") == []
@@ -375,7 +376,7 @@ def test_a_link_that_a_server_did_twice(bench: Bench, monkeypatch: pytest.Monkey
         link(*arguments)
         link(*arguments)
 
-    monkeypatch.setattr(os, "link", retransmitted)
+    monkeypatch.setattr(vfs, "link", retransmitted)
     bench.store.update_job(job)
     assert job.version == 2
 
@@ -421,7 +422,9 @@ class Fault:
         self.after = after
         self.code = code
         for name in CALLS:
-            monkeypatch.setattr(os, name, self.wrap(getattr(os, name)))
+            for module in (os, vfs):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, self.wrap(getattr(module, name)))
 
     def wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **options: Any) -> Any:

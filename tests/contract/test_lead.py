@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract import lead_workflow
 from tests.runs import Place
-from toilcache import leadership
+from toilcache import leadership, vfs
 from toilcache.config import Config
 from toilcache.errors import JobStoreUnavailableError, LeaderAliveError
 from toilcache.job_store.file_job_store import FileJobStore
@@ -99,7 +99,7 @@ def test_a_reservation_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: py
     def no_links(*_: object) -> None:
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(vfs, "link", no_links)
     with pytest.raises(JobStoreUnavailableError, match="no hard links"):
         FileJobStore(str(tmp_path / "store")).reserve()
     assert os.listdir(tmp_path) == []

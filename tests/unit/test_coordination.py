@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 import threading
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from toilcache import vfs
 from toilcache.errors import CoordinationDirError
 from toilcache.node import coordination, places
 from toilcache.node.coordination import NodeDirs, boot_id, cleanup, leader_lock, node_dirs
@@ -283,7 +283,7 @@ def test_a_file_system_without_locks_is_refused_with_advice(
     def no_locks(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(vfs, "flock", no_locks)
     with pytest.raises(CoordinationDirError, match="TOILCACHE_COORDINATION_DIR"):
         node.dirs().hold()
 
@@ -375,7 +375,7 @@ def crash_at(number: int, patch: pytest.MonkeyPatch) -> list[int]:
         return step
 
     for name in ("mkdir", "rename", "rmdir", "unlink", "chmod"):
-        patch.setattr(os, name, counting(getattr(os, name)))
+        patch.setattr(vfs, name, counting(getattr(vfs, name)))
     return steps
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from toilcache import io as tio
+from toilcache import vfs
 
 HOSTILE = ["plain", "a b", 'it\'s "x"', "new\nline", "-dash", "\u00fc\u4e2d", "x" * 255, "\udcff", ".hidden"]
 
@@ -37,7 +38,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch, name: str, number: int = errno.ENOSP
     def fail(*_: Any, **__: Any) -> Any:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, name, fail)
+    monkeypatch.setattr(vfs, name, fail)
 
 
 # Names and directories
@@ -149,8 +150,8 @@ def test_a_durable_write_syncs_the_file_and_then_its_name(
         steps.append("rename")
         rename(src, dst)
 
-    monkeypatch.setattr(os, "fsync", note_sync)
-    monkeypatch.setattr(os, "rename", note_rename)
+    monkeypatch.setattr(vfs, "fsync", note_sync)
+    monkeypatch.setattr(vfs, "rename", note_rename)
     tio.write_durable(tmp_path / "a", b"x")
     assert steps == ["file", "rename", "directory"]
     steps.clear()
@@ -229,7 +230,7 @@ def test_without_syncfs_everything_is_synced(tmp_path: Path, monkeypatch: pytest
 
     called: list[bool] = []
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
-    monkeypatch.setattr(os, "sync", lambda: called.append(True))
+    monkeypatch.setattr(vfs, "sync", lambda: called.append(True))
     tio.sync_filesystem(tmp_path)
     assert called == [True]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from toilcache import links
+from toilcache import links, vfs
 from toilcache.links import copy_bytes, link_or_copy
 
 NAMES = ["plain", "a 'b' \"c\"\n", "-dash", "\u00fc" * 100, "\udcff"]
@@ -40,7 +40,7 @@ def reflinks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         os.write(target, os.pread(origin, 1 << 20, 0))
         return 0
 
-    monkeypatch.setattr("fcntl.ioctl", ioctl)
+    monkeypatch.setattr(vfs, "ioctl", ioctl)
     return answers
 
 
@@ -83,7 +83,7 @@ def test_without_a_hard_link_a_copy(number: int, source: Path, monkeypatch: pyte
     def link(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(vfs, "link", link)
     assert link_or_copy(source, source.parent / "target", reflink=False, hardlink=True) == "copy"
 
 
@@ -95,9 +95,9 @@ def test_a_real_failure_is_raised_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "full")
 
     reflinks.append(errno.ENOSPC)
-    monkeypatch.setattr(os, "link", fail)
+    monkeypatch.setattr(vfs, "link", fail)
     if rung == "copy":
-        monkeypatch.setattr(os, "sendfile", fail)
+        monkeypatch.setattr(vfs, "sendfile", fail)
     with pytest.raises(OSError, match=r"full|No space"):
         link_or_copy(source, source.parent / "target", reflink=rung == "reflink", hardlink=rung == "hardlink")
     assert list(source.parent.iterdir()) == [source]
@@ -153,7 +153,7 @@ def test_copies_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def sendfile(*_: object) -> int:
         raise OSError(errno.EINVAL, "not here")
 
-    monkeypatch.setattr(os, "sendfile", sendfile)
+    monkeypatch.setattr(vfs, "sendfile", sendfile)
     link_or_copy(tmp_path / "source", tmp_path / "two", reflink=False)
     assert (tmp_path / "two").read_bytes() == data
 
@@ -161,8 +161,8 @@ def test_copies_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_copy_goes_on_after_a_broken_off_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "source").write_bytes(b"abcdef")
     write = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data)[:2]))
-    monkeypatch.setattr(os, "sendfile", lambda *_: 0)
+    monkeypatch.setattr(vfs, "write", lambda descriptor, data: write(descriptor, bytes(data)[:2]))
+    monkeypatch.setattr(vfs, "sendfile", lambda *_: 0)
     source, target = (
         os.open(tmp_path / "source", os.O_RDONLY),
         os.open(tmp_path / "t", os.O_WRONLY | os.O_CREAT),

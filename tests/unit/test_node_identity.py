@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from toilcache import vfs
 from toilcache.node import identity
 from toilcache.node.identity import (
     get_process_name,
@@ -108,7 +109,7 @@ def test_a_file_that_may_not_be_opened_counts_as_alive(base: str, monkeypatch: p
     def refuse(*_: object) -> int:
         raise PermissionError
 
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(vfs, "open", refuse)
     assert process_name_exists(base, "0" * 16)
 
 
@@ -116,7 +117,7 @@ def test_any_other_error_is_told(base: str, monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(*_: object) -> int:
         raise OSError(24, "too many open files")
 
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(vfs, "open", refuse)
     with pytest.raises(OSError, match="too many"):
         process_name_exists(base, "0" * 16)
 
@@ -142,7 +143,7 @@ def test_a_name_is_locked_before_it_is_seen(base: str, monkeypatch: pytest.Monke
         seen.append(os.path.basename(target))
         link(source, target, **more)
 
-    monkeypatch.setattr(os, "link", looking)
+    monkeypatch.setattr(vfs, "link", looking)
     name = get_process_name(base)
     assert seen == [name]
 
@@ -195,10 +196,10 @@ def test_a_crash_while_taking_a_name_leaves_nothing_seen(base: str, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "link", crash)
+        patch.setattr(vfs, "link", crash)
         with pytest.raises(KeyboardInterrupt):
             get_process_name(base)
-        patch.setattr(fcntl, "flock", crash)
+        patch.setattr(vfs, "flock", crash)
         with pytest.raises(KeyboardInterrupt):
             get_process_name(base)
     assert names(base) == []

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from toilcache import removal
+from toilcache import removal, vfs
 from toilcache.io import robust_rmtree
 
 HOSTILE = ["plain", "a 'b' \"c\"\n", "-rf", "\u00fc\u4e2d", "x" * 255, "\udcff", "...", "*"]
@@ -114,14 +114,15 @@ def test_modes_are_widened_only_inside_the_tree(tmp_path: Path) -> None:
 
 
 def racing(monkeypatch: pytest.MonkeyPatch, name: str, before: Callable[[Any], None]) -> None:
-    """Do something right before each call of a function of `os`."""
-    real = getattr(os, name)
+    """Do something right before each call of a system call."""
+    module = vfs if hasattr(vfs, name) and name != "open" else os
+    real = getattr(module, name)
 
     def call(path: Any, *args: Any, **kwargs: Any) -> Any:
         before(path)
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(os, name, call)
+    monkeypatch.setattr(module, name, call)
 
 
 def test_someone_else_removes_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +196,7 @@ def test_a_refusal_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(os, "unlink", refuse)
+    monkeypatch.setattr(vfs, "unlink", refuse)
     with pytest.raises(PermissionError):
         robust_rmtree(tmp_path / "file")
     assert (tmp_path / "file").exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from toilcache import vfs
 from toilcache.worker import posix
 
 
@@ -44,7 +45,7 @@ def test_a_file_without_a_name_where_the_file_system_has_no_such_thing(
             raise OSError(95, "not supported")
         return really_open(path, flags, mode)
 
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(vfs, "open", refuse)
     test_a_file_without_a_name(hostile)
 
 
@@ -83,8 +84,8 @@ def test_reseeding_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_score_for_the_kernel_is_written_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
     reader, writer = os.pipe()
-    monkeypatch.setattr(os, "open", lambda path, flags: writer)
-    monkeypatch.setattr(os, "write", lambda descriptor, data: written.append(data))
+    monkeypatch.setattr(vfs, "open", lambda path, flags: writer)
+    monkeypatch.setattr(vfs, "write", lambda descriptor, data: written.append(data))
     posix.be_killed_first()
     assert written == [b"500"]
     monkeypatch.undo()
@@ -101,8 +102,8 @@ def test_a_container_that_forbids_the_score_is_put_up_with(
         raise PermissionError(13, "forbidden")
 
     descriptor = os.open(os.path.join(hostile, "score"), os.O_WRONLY | os.O_CREAT)
-    monkeypatch.setattr(os, "open", lambda path, flags: descriptor)
-    monkeypatch.setattr(os, call, refuse)
+    monkeypatch.setattr(vfs, "open", lambda path, flags: descriptor)
+    monkeypatch.setattr(vfs, call, refuse)
     posix.be_killed_first()
     monkeypatch.undo()
     if call == "open":

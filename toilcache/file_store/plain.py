@@ -11,6 +11,7 @@ import stat
 from contextlib import suppress
 from errno import EEXIST, EINVAL, EISDIR, ENOENT
 
+from toilcache import vfs
 from toilcache.errors import ConcurrentFileModificationException
 from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.file_store.commit import Commit
@@ -77,7 +78,7 @@ class NonCachingFileStore(AbstractFileStore):
             make_private(path, _mode(mutable, is_inside(self.localTempDir, path)))
         except BaseException:
             # Also on KeyboardInterrupt: what may be the job store's own file is never left with the job.
-            os.unlink(path)
+            vfs.unlink(path)
             raise
         self._remember(fileStoreID, path)
         self.logAccess(fileStoreID, path)
@@ -89,7 +90,7 @@ class NonCachingFileStore(AbstractFileStore):
         found = False
         for path in self._local_copies.pop(str(fileStoreID), ()):
             with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                os.unlink(path)
+                vfs.unlink(path)
                 found = True
         if not found:
             raise FileNotFoundError(ENOENT, "cannot delete local copies: this job has none", str(fileStoreID))

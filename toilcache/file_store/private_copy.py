@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 
+from toilcache import vfs
 from toilcache.io import link_or_copy, random_name
 
 _WRITE = 0o222
@@ -27,8 +28,8 @@ def make_private(path: str, mode: int) -> None:
     if (os.stat(path) if linked else found).st_mode & stat.S_IXUSR:
         mode |= (mode & 0o444) >> _READ_TO_EXECUTE
     if not linked:
-        os.chmod(path, mode)
+        vfs.chmod(path, mode)
         return
     copy = os.path.join(os.path.dirname(path), f".copy-{random_name(16)}")
     link_or_copy(path, copy, mode=mode)
-    os.replace(copy, path)
+    vfs.rename(copy, path)

@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 
+from toilcache import vfs
 from toilcache.io import mkdtemp
 
 TYPE_CHECKING = False
@@ -24,14 +25,14 @@ def make_scratch(parent: str) -> str:
     try:
         return mkdtemp(prefix="job-", dir=parent)
     except FileNotFoundError:
-        os.makedirs(parent, mode=0o711, exist_ok=True)
+        vfs.makedirs(parent, mode=0o711, exist_ok=True)
         return mkdtemp(prefix="job-", dir=parent)
 
 
 def remove_if_empty(path: str) -> bool:
     """Remove a directory in which nothing was left; say whether it is gone."""
     try:
-        os.rmdir(path)
+        vfs.rmdir(path)
     except FileNotFoundError:
         return True
     except OSError as error:

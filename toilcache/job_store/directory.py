@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager, suppress
 from errno import ESTALE
+from io import BufferedWriter
 
+from toilcache import vfs
 from toilcache.io import (
     atomic_create,
     random_name,
@@ -53,17 +55,17 @@ class DirectoryBackend(Backend):
         """Make a directory, and the one above it when this is the first there."""
         path = self._prefix + scope
         try:
-            os.mkdir(path, 0o700)
+            vfs.mkdir(path, 0o700)
         except FileNotFoundError:
             with suppress(FileExistsError):
-                os.mkdir(os.path.dirname(path), 0o700)
-            os.mkdir(path, 0o700)
+                vfs.mkdir(os.path.dirname(path), 0o700)
+            vfs.mkdir(path, 0o700)
 
     def drop_scope(self, scope: str) -> None:
         """Rename the directory away, so that a late link finds none, then remove it."""
         grave = self._trash + random_name(16)
         try:
-            os.rename(self._prefix + scope, grave)
+            vfs.rename(self._prefix + scope, grave)
         except FileNotFoundError:
             return
         # What a reader on NFS still holds open stays as .nfs* until it closes; `sweep` removes it later.
@@ -79,7 +81,7 @@ class DirectoryBackend(Backend):
     def drop_empty(self, scope: str) -> None:
         """Remove the directory if it is empty."""
         with suppress(OSError):
-            os.rmdir(self._prefix + scope)
+            vfs.rmdir(self._prefix + scope)
 
     def has(self, key: str) -> bool:
         """Look for the name."""
@@ -116,11 +118,11 @@ class DirectoryBackend(Backend):
     def delete(self, key: str) -> None:
         """Unlink the file."""
         with suppress(*_MISSING):
-            os.unlink(self._prefix + key)
+            vfs.unlink(self._prefix + key)
 
     def move(self, key: str, new_key: str) -> None:
         """Rename."""
-        os.rename(self._prefix + key, self._prefix + new_key)
+        vfs.rename(self._prefix + key, self._prefix + new_key)
 
     def modified(self, key: str) -> float:
         """Open the file, which makes NFS ask the server, and read its time."""
@@ -147,7 +149,7 @@ class DirectoryBackend(Backend):
             except FileNotFoundError:
                 self._make_parents(key, base)
                 descriptor = stack.enter_context(self._create(path, executable))
-            with os.fdopen(descriptor, "wb", closefd=False) as stream:
+            with BufferedWriter(vfs.stream(descriptor, closefd=False)) as stream:
                 yield stream
             if replace:
                 os.lstat(path)
@@ -171,10 +173,10 @@ class DirectoryBackend(Backend):
         try:
             if replace:
                 os.lstat(path)
-            os.rename(temporary, path)
+            vfs.rename(temporary, path)
         except OSError:
             with suppress(OSError):
-                os.unlink(temporary)
+                vfs.unlink(temporary)
             raise
         if self._sync_files:
             sync_directory(os.path.dirname(path))
@@ -187,7 +189,7 @@ class DirectoryBackend(Backend):
         for part in parts:
             path = f"{path}/{part}"
             with suppress(FileExistsError):
-                os.mkdir(path, 0o700)
+                vfs.mkdir(path, 0o700)
 
     def download(self, key: str, local_path: str, executable: bool, symlink: bool) -> None:
         """Give a reflink, else a read-only link where that is safe, else a copy."""
@@ -196,7 +198,7 @@ class DirectoryBackend(Backend):
     def append(self, key: str) -> BinaryIO:
         """Open for appending, without a buffer."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        return os.fdopen(os.open(self._prefix + key, flags, 0o600), "ab", buffering=0)
+        return vfs.stream(vfs.open(self._prefix + key, flags, 0o600))
 
     def url(self, key: str) -> str:
         """Give a `file:` URL."""
@@ -209,7 +211,7 @@ class DirectoryBackend(Backend):
 
 def _write_new(path: str, data: bytes) -> None:
     """Make a file with its whole content, or none."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = vfs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         try:
             write_all(descriptor, data)
@@ -218,7 +220,7 @@ def _write_new(path: str, data: bytes) -> None:
             os.close(descriptor)
     except BaseException:
         # Also on KeyboardInterrupt: a part of a record must not stand in its slot.
-        os.unlink(path)
+        vfs.unlink(path)
         raise
 
 
@@ -226,11 +228,11 @@ def _link_new(path: str, data: bytes) -> None:
     temporary = f"{os.path.dirname(path)}/.tmp-{random_name()}"
     _write_new(temporary, data)
     try:
-        os.link(temporary, path)
+        vfs.link(temporary, path)
     finally:
         # The directory may have been renamed away meanwhile; then the temporary file goes with it.
         with suppress(OSError):
-            os.unlink(temporary)
+            vfs.unlink(temporary)
 
 
 def _read(path: str, count: int | None = None) -> bytes:
@@ -261,7 +263,7 @@ def _remove(path: str) -> None:
     """Remove a directory of few files at little cost, any other tree thoroughly."""
     try:
         for name in os.listdir(path):
-            os.unlink(f"{path}/{name}")
-        os.rmdir(path)
+            vfs.unlink(f"{path}/{name}")
+        vfs.rmdir(path)
     except OSError:
         robust_rmtree(path)

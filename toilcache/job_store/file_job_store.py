@@ -13,6 +13,7 @@ import stat
 from contextlib import contextmanager, suppress
 from errno import ENOLCK, ENOSYS, EOPNOTSUPP, EPERM
 
+from toilcache import vfs
 from toilcache.errors import (
     JobStoreExistsException,
     JobStoreUnavailableError,
@@ -113,9 +114,9 @@ class FileJobStore(BackedJobStore):
             # A directory of leaders that is not empty is somebody else's, and so is the mark then.
             with suppress(OSError):
                 with suppress(FileNotFoundError):
-                    os.rmdir(self._at(layout.LEADER))
-                os.unlink(self._at(_MAKING))
-                os.rmdir(self.path)
+                    vfs.rmdir(self._at(layout.LEADER))
+                vfs.unlink(self._at(_MAKING))
+                vfs.rmdir(self.path)
             raise
 
     def resume(self) -> None:
@@ -152,7 +153,7 @@ class FileJobStore(BackedJobStore):
                 robust_rmtree(self._at(name))
             # A mount point cannot be removed from within; an empty one is no job store any more.
             with suppress(OSError):
-                os.rmdir(self.path)
+                vfs.rmdir(self.path)
         except OSError as error:
             raise self._unavailable(error) from error
         self._config = None
@@ -160,9 +161,9 @@ class FileJobStore(BackedJobStore):
     def keep_reserve(self) -> None:
         """Allocate a little space, 64 KiB, that `release_reserve` can give back when the disk is full."""
         flags = os.O_WRONLY | os.O_CREAT
-        descriptor = os.open(self._at(layout.RESERVE), flags, 0o600)
+        descriptor = vfs.open(self._at(layout.RESERVE), flags, 0o600)
         try:
-            os.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
+            vfs.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
         finally:
             os.close(descriptor)
 
@@ -172,7 +173,7 @@ class FileJobStore(BackedJobStore):
         Absent is fine.
         """
         with suppress(FileNotFoundError):
-            os.unlink(self._at(layout.RESERVE))
+            vfs.unlink(self._at(layout.RESERVE))
 
     def _at(self, name: str) -> str:
         return f"{self.path}/{name}"
@@ -209,11 +210,11 @@ class FileJobStore(BackedJobStore):
             except BaseException:
                 # Also on KeyboardInterrupt: half a store would be in the way of the next attempt.
                 self._empty()
-                os.unlink(self._at(_MAKING))
+                vfs.unlink(self._at(_MAKING))
                 with suppress(OSError):
-                    os.rmdir(self.path)
+                    vfs.rmdir(self.path)
                 raise
-            os.unlink(self._at(_MAKING))
+            vfs.unlink(self._at(_MAKING))
         finally:
             os.close(mark)
 
@@ -221,7 +222,7 @@ class FileJobStore(BackedJobStore):
         """Make the directory if there is none, and make sure that it is ours and holds no workflow."""
         try:
             with suppress(FileExistsError):
-                os.mkdir(self.path, 0o700)
+                vfs.mkdir(self.path, 0o700)
         except (FileNotFoundError, NotADirectoryError):
             raise JobStoreUnavailableError(
                 f"cannot create job store {show(self.path)}: its parent is no directory; make that first"
@@ -229,11 +230,11 @@ class FileJobStore(BackedJobStore):
         self.check_absent()
         with suppress(PermissionError):
             # An empty directory that a person made may let others write; this one is ours now.
-            os.chmod(self.path, 0o700)
+            vfs.chmod(self.path, 0o700)
         self._check_owner()
 
     def _open_mark(self) -> int:
-        return os.open(self._at(_MAKING), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        return vfs.open(self._at(_MAKING), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
     def _lock(self, mark: int) -> None:
         """Be the only one who makes a store here.
@@ -241,7 +242,7 @@ class FileJobStore(BackedJobStore):
         JobStoreExistsException if another does, or has just done so.
         """
         try:
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            vfs.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
             same = os.path.samestat(os.fstat(mark), os.lstat(self._at(_MAKING)))
         except (BlockingIOError, FileNotFoundError):
             same = False
@@ -288,8 +289,8 @@ class FileJobStore(BackedJobStore):
         first, second = self._at(f".probe-{random_name()}"), self._at(f".probe-{random_name()}")
         create_exclusive(first)
         try:
-            os.link(first, second)
-            os.unlink(second)
+            vfs.link(first, second)
+            vfs.unlink(second)
         except OSError as error:
             if error.errno not in (EPERM, ENOSYS, EOPNOTSUPP):
                 raise
@@ -298,9 +299,9 @@ class FileJobStore(BackedJobStore):
                 f"({error.strerror}); choose a directory on another"
             ) from error
         finally:
-            os.unlink(first)
+            vfs.unlink(first)
 
 
 def _make_directory(path: str) -> None:
     with suppress(FileExistsError):
-        os.mkdir(path, 0o700)
+        vfs.mkdir(path, 0o700)

@@ -9,6 +9,7 @@ import os
 import stat
 from contextlib import suppress
 
+from toilcache import vfs
 from toilcache.io import link_or_copy, random_name
 
 _WRITE_BITS = 0o222
@@ -32,7 +33,7 @@ def take_in(source: str, target: str, sync: bool) -> tuple[int, bool]:
     descriptor = os.open(target, os.O_RDONLY)
     try:
         if sync:
-            os.fsync(descriptor)
+            vfs.fsync(descriptor)
         return os.fstat(descriptor).st_size, executable
     finally:
         os.close(descriptor)
@@ -49,20 +50,20 @@ def hand_out(source: str, target: str, executable: bool, symlink: bool, share: b
     temporary = os.path.join(os.path.dirname(target), f".tmp-{random_name()}")
     try:
         if share and symlink and executable == is_executable(status):
-            os.symlink(source, temporary)
+            vfs.symlink(source, temporary)
         else:
             _give(source, temporary, executable, share and executable == is_executable(status))
-        os.rename(temporary, target)
+        vfs.rename(temporary, target)
     finally:
         # Also after success: renaming one link of a file onto another link of it leaves both.
         with suppress(FileNotFoundError):
-            os.unlink(temporary)
+            vfs.unlink(temporary)
 
 
 def _give(source: str, temporary: str, executable: bool, hardlink: bool) -> None:
     rung = link_or_copy(source, temporary, hardlink=hardlink)
     if rung != "hardlink":
-        os.chmod(temporary, 0o700 if executable else 0o600)
+        vfs.chmod(temporary, 0o700 if executable else 0o600)
 
 
 def _is_writable(path: str, status: os.stat_result) -> bool:

@@ -11,8 +11,10 @@ import sys
 import time
 from typing import Any
 
+from toilcache import vfs
 from toilcache.config import Config
 from toilcache.errors import JobStoreUnavailableError, NoSuchFileException
+from toilcache.io import write_durable
 from toilcache.job.description import JobDescription
 from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.leader.journal import Counts
@@ -97,9 +99,8 @@ class Reporter:
         name = f"{str(desc.displayName)[:100]}-{desc.jobStoreID}{suffix[:80]}"
         safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name).lstrip(".")
         try:
-            os.makedirs(self._write_logs, exist_ok=True)
-            with open(os.path.join(self._write_logs, safe + ".log"), "wb") as log:
-                log.write(content)
+            vfs.makedirs(self._write_logs, exist_ok=True)
+            write_durable(os.path.join(self._write_logs, safe + ".log"), content, 0o666, sync=False)
         except OSError as error:
             logger.warning("cannot write a log: %s", error)  # the workflow is worth more than its logs
 

@@ -22,6 +22,7 @@ import re
 import stat
 from contextlib import ExitStack, suppress
 
+from toilcache import vfs
 from toilcache.errors import CoordinationDirError
 from toilcache.io import random_name, write_durable
 from toilcache.node.locks import NO_LOCKS, LockFile, acquire
@@ -257,7 +258,7 @@ def _remove(path: str) -> None:
         return
     gone = path if ".gone-" in os.path.basename(path) else f"{path}.gone-{random_name()}"
     if gone != path:
-        os.rename(path, gone)
+        vfs.rename(path, gone)
     robust_rmtree(gone)
 
 
@@ -293,7 +294,7 @@ def _keep(path: str) -> LockFile:
 def _make_own_dir(path: str) -> None:
     """Make a directory that others may pass through but not list; take one that stands only if it is ours."""
     with suppress(FileExistsError):
-        os.mkdir(path, 0o711)
+        vfs.mkdir(path, 0o711)
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise CoordinationDirError(f"cannot use {path!r}: it is not a directory; remove it")
@@ -304,7 +305,7 @@ def _make_own_dir(path: str) -> None:
     if found.st_mode & 0o022:
         raise CoordinationDirError(f"cannot use {path!r}: other people may write to it; run chmod go-w on it")
     if found.st_mode & 0o111 != 0o111:  # made under a strict umask, which containers cannot pass
-        os.chmod(path, 0o711)
+        vfs.chmod(path, 0o711)
 
 
 def _write_note(work: str, coordination: str) -> None:
@@ -330,7 +331,7 @@ def _latest_run(path: str) -> int:
 
 
 def _touch(path: str) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+    os.close(vfs.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
 
 
 def _tag(workflow_id: str) -> str:

@@ -22,6 +22,7 @@ import os
 import re
 from contextlib import suppress
 
+from toilcache import vfs
 from toilcache.io import random_name
 from toilcache.node.locks import LockFile
 
@@ -153,7 +154,7 @@ def _locked_unborn(path: str) -> LockFile | None:
 def _publish(file: LockFile, path: str) -> bool:
     """Give a locked file its final name; False if the name is taken or the file was swept away."""
     try:
-        os.link(file.path, path, follow_symlinks=False)
+        vfs.link(file.path, path, follow_symlinks=False)
     except (FileExistsError, FileNotFoundError):
         return False
     finally:
@@ -182,8 +183,8 @@ def _is_locked_else_remove(path: str) -> bool:
 
 def _make_names_dir(path: str) -> None:
     with suppress(FileExistsError):
-        os.mkdir(path, 0o711)
-        os.chmod(path, 0o711)  # whatever the umask
+        vfs.mkdir(path, 0o711)
+        vfs.chmod(path, 0o711)  # whatever the umask
 
 
 def _name_path(base_dir: str, name: str) -> str:

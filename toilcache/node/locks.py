@@ -15,6 +15,8 @@ import fcntl
 import os
 from contextlib import suppress
 
+from toilcache import vfs
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,7 +40,7 @@ class LockFile:
     def __init__(self, path: str, flags: int = os.O_RDWR | os.O_CREAT, mode: int = 0o600) -> None:
         self.path = path
         with _guard:
-            self.fd = _beyond_standard(os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode))
+            self.fd = _beyond_standard(vfs.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode))
             found = os.fstat(self.fd)
             self.inode = (found.st_dev, found.st_ino)
             _open[self.fd] = self
@@ -46,7 +48,7 @@ class LockFile:
     def lock(self, *, shared: bool, wait: bool) -> bool:
         """Take the lock; False if `wait` is False and somebody else is in the way. May raise OSError."""
         try:
-            fcntl.flock(
+            vfs.flock(
                 self.fd,
                 (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB),
             )
@@ -79,7 +81,7 @@ class LockFile:
         """Remove the path if it still names this file; only for the holder of the lock."""
         if self.is_at():
             with suppress(FileNotFoundError):
-                os.unlink(self.path)
+                vfs.unlink(self.path)
 
     def close(self) -> None:
         """Give the lock back by closing; does nothing in a forked child or the second time."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import stat
 
+from toilcache import vfs
 from toilcache.errors import CoordinationDirError
 from toilcache.io import default_temp_dir
 from toilcache.node.mounts import file_system_type, is_network_type
@@ -127,7 +128,7 @@ def _room(base: str) -> int:
 
 def _named(path: str, hint: str) -> str:
     try:
-        os.makedirs(path, 0o711, exist_ok=True)
+        vfs.makedirs(path, 0o711, exist_ok=True)
     except OSError as error:
         raise CoordinationDirError(f"cannot make the directory {path!r}: {_reason(error)}; {hint}") from error
     return os.path.realpath(path)

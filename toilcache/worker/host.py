@@ -14,7 +14,9 @@ import sys
 from collections import deque
 from contextlib import suppress
 
+from toilcache import vfs
 from toilcache.batch import protocol
+from toilcache.io import write_durable
 from toilcache.node.coordination import NodeDirs
 from toilcache.node.identity import get_process_name
 from toilcache.worker import posix
@@ -183,7 +185,7 @@ class Host:
         if running.cancelled:
             status = protocol.CANCELLED
         if os.fstat(running.log).st_size:
-            os.ftruncate(running.log, 0)
+            vfs.ftruncate(running.log, 0)
         self._logs.append(running.log)
         self._report_end(running.job_id, running.version, running.shape, status, max_rss, log)
         if self._source.lost:
@@ -240,17 +242,14 @@ class Host:
         assert self._note is not None
         text = "abandoned\n" if self._source.lost else "serving\n"
         text += "".join(f"{job.job_id} {job.version} {pid}\n" for pid, job in self._running.items())
-        temporary = self._note + ".new"
         try:
-            with open(temporary, "w", encoding="ascii") as note:
-                note.write(text)
-            os.replace(temporary, self._note)
+            write_durable(self._note, text.encode("ascii"), sync=False)
         except OSError as error:
             print(f"cannot write {self._note!r}: {error}", file=sys.stderr)
 
     def _remove_note(self) -> None:
         with suppress(FileNotFoundError):  # somebody has cleaned the node already
-            os.unlink(str(self._note))
+            vfs.unlink(str(self._note))
 
 
 def _drain(wake: socket.socket) -> None:

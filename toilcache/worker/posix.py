@@ -12,6 +12,8 @@ import sys
 import time
 from contextlib import suppress
 
+from toilcache import vfs
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,11 +48,11 @@ class Kernel:
 def be_killed_first() -> None:
     """Let the kernel take this process before the host or the leader when memory runs out."""
     try:
-        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = vfs.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        os.write(descriptor, _OOM_SCORE)
+        vfs.write(descriptor, _OOM_SCORE)
     except OSError:
         pass  # a container may forbid it; then the kernel chooses by size alone
     finally:
@@ -69,11 +71,11 @@ def reseed() -> None:
 def unlinked_file(directory: str) -> int:
     """Return a descriptor of a file in ``directory`` that has no name, open for reading and appending."""
     try:
-        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return vfs.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError:
         path = os.path.join(directory, "log-" + os.urandom(8).hex())
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.unlink(path)
+        descriptor = vfs.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        vfs.unlink(path)
         return descriptor
 
 
