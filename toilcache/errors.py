@@ -229,6 +229,57 @@ class CoordinationDirError(ToilcacheError):
     """No usable directory for the coordination of a node's workers, or an unsafe one."""
 
 
+class CacheError(ToilcacheError):
+    """The cache of this node cannot do what a job asks of it."""
+
+    def __init__(self, message: object) -> None:
+        """Take the whole message."""
+        super().__init__(str(message))
+
+
+class InvalidSourceCacheError(CacheError):
+    """A file that is not local to the job was to be taken into the cache."""
+
+
+class IllegalDeletionCacheError(CacheError, FileNotFoundError):
+    """A job removed or moved a file that it had read, instead of calling `deleteLocalFile`."""
+
+    errno = ENOENT
+
+    def __init__(self, deletedFile: object) -> None:
+        """Name the path at which the file should stand."""
+        super().__init__(
+            f"cannot find {show(deletedFile)}: it was moved or removed behind the cache's back; "
+            "put it back, and remove it with deleteLocalFile()"
+        )
+        self.filename = str(deletedFile)
+
+
+class CacheUnbalancedError(CacheError):
+    """The cache cannot make room for a job."""
+
+    message = (
+        "Unable unable to free enough space for caching. This error frequently arises due to jobs using "
+        "more disk than they asked for; give them larger disk requirements, or the node a larger disk"
+    )
+
+    def __init__(self, details: str = "") -> None:
+        """Take a table of who holds the space."""
+        super().__init__(f"{self.message}\n{details}" if details else self.message)
+
+
+class CacheUnavailableError(CacheError):
+    """The cache cannot be used just now; whoever can does without it."""
+
+
+class CacheDamagedError(CacheUnavailableError):
+    """The cache's database cannot be read; it is replaced by a new one."""
+
+
+class ChangedFileError(CacheError):
+    """A file of the cache was changed by somebody while jobs held it."""
+
+
 class ProcessError(ToilcacheError):
     """A child program could not be started or did not end with exit code 0."""
 
@@ -253,6 +304,18 @@ class ProcessError(ToilcacheError):
 
 class ProcessTimeoutError(ProcessError):
     """A child program was ended because it took longer than allowed."""
+
+
+class ContainerError(ToilcacheError):
+    """A container could not be started, looked after or removed."""
+
+
+class ContainerImageError(ContainerError):
+    """An image is not there, cannot be fetched, or is none that this engine can use."""
+
+
+class EngineUnavailableError(ContainerError):
+    """No container engine is here, or it does not answer; it may answer later."""
 
 
 class WorkflowStopped(SystemExit):

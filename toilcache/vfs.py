@@ -84,4 +84,4 @@ def connect(path: str, timeout: float) -> sqlite3.Connection:
     """Open a SQLite database in autocommit mode; its statements are steps as well."""
     import sqlite3
 
-    return sqlite3.connect(path, timeout=timeout, isolation_level=None)
+    return sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)

@@ -276,6 +276,20 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC)
     ) -> FileID:
         """Make an empty file and return its id (line 927)."""
 
+    def reserve_file_id(
+        self, job_id: str | None = None, cleanup: bool = False, basename: str | None = None
+    ) -> str:
+        """Return the ID of a file whose content comes later, by `upload_reserved`; readers may find none yet."""
+        return self.get_empty_file_store_id(job_id, cleanup, basename)
+
+    def upload_reserved(self, file_id: str, local_path: str) -> None:
+        """Take a local file in as the content of a reserved ID, with its executability; doing so again is fine."""
+        self.update_file(file_id, local_path)
+
+    def gives_freely(self, directory: str) -> bool:
+        """Say whether `read_file` can put files into a local directory without taking space there."""
+        return False
+
     @abstractmethod
     def read_file(self, file_id: str, local_path: str, symlink: bool = False) -> None:
         """Put a file's content at a local path in one step, executable if it was so when written (line 936).

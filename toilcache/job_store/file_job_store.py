@@ -22,7 +22,7 @@ from toilcache.errors import (
     ToilcacheError,
     show,
 )
-from toilcache.io import create_exclusive, random_name, write_durable
+from toilcache.io import create_exclusive, link_or_copy, random_name, write_durable
 from toilcache.job_store import layout, urls
 from toilcache.job_store.backed import BackedJobStore
 from toilcache.job_store.directory import DirectoryBackend
@@ -134,6 +134,23 @@ class FileJobStore(BackedJobStore):
         except OSError as error:
             raise self._unavailable(error) from error
         super().resume()
+
+    def gives_freely(self, directory: str) -> bool:
+        """Try a reflink into the directory, and a hard link where this process could not write through it."""
+        trial = os.path.join(directory, f".free-{random_name()}")
+        try:
+            if link_or_copy(self._at(layout.VERSION), trial) == "reflink":
+                return True
+            vfs.unlink(trial)
+            if os.geteuid() == 0:
+                return False
+            vfs.link(self._at(layout.VERSION), trial)
+        except OSError:
+            return False
+        finally:
+            with suppress(FileNotFoundError):
+                vfs.unlink(trial)
+        return True
 
     def destroy(self) -> None:
         """Remove the directory (specification line 808); a directory that is no job store is left alone.

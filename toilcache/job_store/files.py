@@ -36,6 +36,20 @@ class Files(StoreCore):
             size, executable = self._backend.upload(local_path, place.key, place.base)
         return FileID(file_id, size, executable)
 
+    def reserve_file_id(
+        self, job_id: str | None = None, cleanup: bool = False, basename: str | None = None
+    ) -> str:
+        """Draw an id and write nothing."""
+        return self._new_file(job_id, cleanup, basename)[0]
+
+    def upload_reserved(self, file_id: str, local_path: str) -> None:
+        """Take a local file in under an id that was drawn earlier."""
+        place = self._place(file_id)
+        self._may_write(place.job_id)
+        originals.remember(local_path)
+        with self._writing(place):
+            self._backend.upload(local_path, place.key, place.base)
+
     @contextmanager
     def write_file_stream(
         self,

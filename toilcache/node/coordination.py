@@ -67,6 +67,8 @@ class NodeDirs:
         self.work = os.path.join(work_base, f"toilcache-{tag}.work")
         self.jobs = os.path.join(self.work, "jobs")
         self.names_base = self.coordination
+        self.cache = os.path.join(self.coordination, "cache")
+        self.payloads = os.path.join(self.work, "cache")
         self.lock_path = _lock_path(coordination_base, tag)
 
     def host_note(self, name: str) -> str:
@@ -141,6 +143,25 @@ def node_dirs(
     if create:
         dirs.make()
     return dirs
+
+
+def dirs_of(jobs_dir: str) -> NodeDirs | None:
+    """Return the directories of which this is the one for jobs; None if it is not of this boot's.
+
+    A worker is told where its jobs' directories are and learns the rest from the note beside them.
+    """
+    work_base, work = os.path.split(os.path.dirname(os.path.realpath(jobs_dir)))
+    note = _read_note(os.path.join(work_base, work))
+    workflow_id = work.removeprefix("toilcache-").removesuffix(f"-{boot_id()[:8]}.work")
+    if len(note) != 2 or _WORKFLOW_ID.fullmatch(workflow_id) is None:
+        return None
+    dirs = NodeDirs(workflow_id, work_base, note[1])
+    return dirs if dirs.jobs == os.path.realpath(jobs_dir) else None
+
+
+def has_cache(jobs_dir: str) -> bool:
+    """Tell cheaply whether any job of this node has used the cache."""
+    return os.path.lexists(os.path.join(os.path.dirname(jobs_dir), "cache"))
 
 
 def leader_lock(store: str, work_dir: str | None = None, coordination_dir: str | None = None) -> str:
