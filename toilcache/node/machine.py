@@ -171,3 +171,25 @@ def parse_stat(text: bytes) -> tuple[int, int] | None:
     if len(fields) < 20 or fields[0] in (b"Z", b"X", b"x"):
         return None
     return int(fields[3]), int(fields[19])
+
+
+def process_environments(
+    name: str, candidates: Iterable[int] | None = None
+) -> list[tuple[int, dict[str, str]]]:
+    """Return pid and environment of all processes, or `candidates`, that were started with this variable."""
+    pids = (
+        [int(entry) for entry in os.listdir("/proc") if entry.isdigit()] if candidates is None else candidates
+    )
+    prefix = os.fsencode(name) + b"="
+    found = []
+    for pid in pids:
+        entries = _environment(pid)
+        if any(entry.startswith(prefix) for entry in entries):
+            pairs = (os.fsdecode(entry).partition("=") for entry in entries)
+            found.append((pid, {key: value for key, _, value in pairs}))
+    return found
+
+
+def session_processes(session: int) -> list[tuple[int, int]]:
+    """Return the processes of a session as pairs of pid and start time."""
+    return _marked(set(), session)
