@@ -13,8 +13,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_found: dict[str, Any] = {}
+
+
 def late(target: str) -> Any:
     """Import "package.module:attribute" and return the attribute (ImportError, AttributeError)."""
+    if target not in _found:
+        _found[target] = _import(target)
+    return _found[target]
+
+
+def _import(target: str) -> Any:
     module, _, attribute = target.partition(":")
     __import__(module)
     value: Any = sys.modules[module]

@@ -110,9 +110,9 @@ class AbstractFileStore(ABC):
         failed = True
         home = os.open(".", os.O_PATH | os.O_DIRECTORY)
         try:
-            self._scratch = make_scratch(self.file_store_dir)
+            os.chdir(make_scratch(self.file_store_dir))
+            self._scratch = os.getcwd()
             try:
-                os.chdir(self._scratch)
                 yield
                 failed = False
             finally:
@@ -362,12 +362,19 @@ class AbstractFileStore(ABC):
         self._deleted[str(file_id)] = None
 
     def _take_state(self) -> JobDescription:
-        """Hand what was collected to the description and return a copy that later changes do not reach."""
+        """Hand what was collected to the description and return it as it is to be committed.
+
+        For a commit beside this thread that is a copy, which later changes do not reach.
+        """
         description = self.jobDesc
-        description.messages += self.messages
-        description.user_streams += self.user_streams
-        self.messages, self.user_streams = [], []
-        known = set(description.filesToDelete)
-        description.filesToDelete += [file_id for file_id in self._deleted if file_id not in known]
+        if self.messages or self.user_streams:
+            description.messages += self.messages
+            description.user_streams += self.user_streams
+            self.messages, self.user_streams = [], []
+        if self._deleted:
+            known = set(description.filesToDelete)
+            description.filesToDelete += [file_id for file_id in self._deleted if file_id not in known]
+        if not self.commits_aside:
+            return description
         copy: JobDescription = pickle.loads(pickle.dumps(description, pickle.HIGHEST_PROTOCOL))
         return copy

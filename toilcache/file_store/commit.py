@@ -13,17 +13,14 @@ if TYPE_CHECKING:
 
 
 class Commit:
-    """A function that runs from the moment this is made: in a thread of its own, or here and now."""
+    """A function that runs from the moment this is made, in a thread of its own."""
 
-    def __init__(self, function: Callable[[], None], *, aside: bool = True) -> None:
-        """Start the function; not `aside`, or where no thread can be had, it has run when this returns."""
+    def __init__(self, function: Callable[[], None]) -> None:
+        """Start the function; where no thread can be had, it has run when this returns."""
         self._function = function
         self._error: BaseException | None = None
         self._running = _thread.allocate_lock()
         self._running.acquire()
-        if not aside:
-            self._run()
-            return
         try:
             _thread.start_new_thread(self._run, ())
         except RuntimeError:

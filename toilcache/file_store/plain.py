@@ -107,14 +107,17 @@ class NonCachingFileStore(AbstractFileStore):
         self.jobStore.export_file(file_id, dst_uri)
 
     def startCommit(self, jobState: bool = False) -> None:
-        """Begin to write the description in a thread; files were written as they came; see the base class.
+        """Write the description, in a thread if `commits_aside`; files were written as they came.
 
         ConcurrentFileModificationException where an earlier commit was refused: nobody commits twice then.
         """
         self._join_earlier_commit()
         if jobState:
             self._committed = self._take_state()
-            self._commit = Commit(self._write_state, aside=self.commits_aside)
+            if self.commits_aside:
+                self._commit = Commit(self._write_state)
+            else:
+                self._write_state()
 
     def _join_earlier_commit(self) -> None:
         """Wait for what was started before; what failed may be tried again, what was refused may not."""

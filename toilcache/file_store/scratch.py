@@ -10,7 +10,6 @@ import os
 import stat
 
 from toilcache import vfs
-from toilcache.io import mkdtemp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,13 +19,15 @@ _BLOCK = 512
 
 
 def make_scratch(parent: str) -> str:
-    """Make a fresh directory (0711) for a job, and its parent where that is missing; return its real path."""
-    parent = os.path.realpath(parent)
+    """Make a fresh directory (0711) for a job, and its parent where that is missing; return its path."""
+    path = f"{parent}/job-{os.urandom(8).hex()}"
     try:
-        return mkdtemp(prefix="job-", dir=parent)
+        vfs.mkdir(path, 0o700)
     except FileNotFoundError:
         vfs.makedirs(parent, mode=0o711, exist_ok=True)
-        return mkdtemp(prefix="job-", dir=parent)
+        vfs.mkdir(path, 0o700)
+    vfs.chmod(path, 0o711)  # whatever the umask
+    return path
 
 
 def remove_if_empty(path: str) -> bool:

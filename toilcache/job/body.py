@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _BY_VALUE = b"\x00by value\x00"
 _PROTOCOL = 5
+_NOTHING = pickle.dumps(None, _PROTOCOL)
 _ADVICE = {
     "Job": "pass what the job returns, with .rv()",
     "AbstractJobStore": "a job reaches it as job.fileStore.jobStore while it runs",
@@ -113,6 +114,8 @@ def dumps(obj: object, owner: object) -> tuple[bytes, list[str]]:
     A job is pickled only for itself, as `dumps(job, job)`. Raises JobException that names the owner and the
     offending part where something cannot be pickled, and for other jobs and stores within the object.
     """
+    if obj is None:
+        return _NOTHING, []
     try:
         return _dump(obj, obj if obj is owner else None)
     except Exception as error:  # whatever a foreign __reduce__ raises

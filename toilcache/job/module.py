@@ -76,6 +76,9 @@ class ModuleDescriptor(_Descriptor):
         """Import the module, its directory first on the import path; ImportError where that fails."""
         if self.script:
             return load_main(self)
+        loaded = sys.modules.get(self.name)
+        if loaded is not None:
+            return loaded
         if self.dirPath not in sys.path and not self.fromVirtualEnv:
             sys.path.insert(0, self.dirPath)
         __import__(self.name)

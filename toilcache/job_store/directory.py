@@ -214,7 +214,9 @@ def _write_new(path: str, data: bytes) -> None:
     descriptor = vfs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         try:
-            write_all(descriptor, data)
+            written = vfs.write(descriptor, data)
+            if written < len(data):
+                write_all(descriptor, data[written:])
         finally:
             # On NFS it is often only here that a full disk shows.
             os.close(descriptor)
@@ -225,7 +227,7 @@ def _write_new(path: str, data: bytes) -> None:
 
 
 def _link_new(path: str, data: bytes) -> None:
-    temporary = f"{os.path.dirname(path)}/.tmp-{random_name()}"
+    temporary = f"{path[: path.rindex('/')]}/.tmp-{os.urandom(6).hex()}"
     _write_new(temporary, data)
     try:
         vfs.link(temporary, path)

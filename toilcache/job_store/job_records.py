@@ -150,8 +150,9 @@ class JobRecords(StoreCore):
             data = self._backend.get(key)
         except FileNotFoundError:
             data = self._second_look(job_id, key)
-        token, state = records.decode(data, self._backend.where(key))
-        description: JobDescription = records.unpickle(state, self._backend.where(key))
+        path = self._backend.where(key)
+        token, state = records.decode(data, path)
+        description: JobDescription = records.unpickle(state, path)
         description.version, description.token = version, token.hex()
         # Who loads anew may try again, as each write looks at what it builds on; a refused attempt may not.
         self._refused.discard(job_id)

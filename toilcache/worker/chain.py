@@ -115,18 +115,21 @@ class _Run:
 
     def _save_successors(self, job: Job) -> None:
         """Save what the job added; while the store is full, each try goes on where the last one stopped."""
-        ids = {new: new.jobStoreID for new in new_jobs(job)}
+        new = new_jobs(job)
+        if len(new) == 1:
+            return
+        ids = {one: one.jobStoreID for one in new}
 
         def save() -> None:
             # An id that an earlier try has assigned may be known to its own job only.
             renames = {
-                old: str(new.jobStoreID)
-                for new, old in ids.items()
-                if isinstance(old, TemporaryID) and new.jobStoreID is not old
+                old: str(one.jobStoreID)
+                for one, old in ids.items()
+                if isinstance(old, TemporaryID) and one.jobStoreID is not old
             }
             if renames:
-                for new in ids:
-                    new.description.renameReferences(renames)
+                for one in ids:
+                    one.description.renameReferences(renames)
             job.save_new_successors(self._store)
 
         patiently(save)
@@ -138,9 +141,9 @@ class _Run:
                 f"cannot run the services of job {desc}: they can be described, but nothing starts them yet; "
                 "start and stop what you need inside the jobs that use it"
             )
-        data, refs = dumps(value, f"the return value of job {desc}")
+        data, refs = dumps(value, _ReturnValue(desc))
         desc.has_result = True
-        desc.result_refs = list(refs)
+        desc.result_refs = refs
         if len(data) <= INLINE_RESULT:
             desc.result = data
         else:
@@ -240,6 +243,16 @@ class _Run:
             size = os.fstat(1).st_size
             text = os.pread(1, LOG_LIMIT, max(0, size - LOG_LIMIT))
         return self._write_file("log", text)
+
+
+class _ReturnValue:
+    """What is to be pickled, in words; they are wanted only where that fails."""
+
+    def __init__(self, desc: JobDescription) -> None:
+        self._desc = desc
+
+    def __str__(self) -> str:
+        return f"the return value of job {self._desc}"
 
 
 def _may_follow(candidate: JobDescription, reserved: JobDescription) -> bool:

@@ -78,6 +78,7 @@ class Host:
         self._note = dirs.host_note(name + ".note")
         self._context = WorkerContext(setup, self._source.record)
         self._kernel.adopt_orphans()
+        posix.be_killed_first()
         gc.collect()
         gc.freeze()
         self._write_note()
@@ -132,6 +133,7 @@ class Host:
         try:
             if not self._logs:
                 self._logs.append(posix.unlinked_file(self._jobs_dir))
+            os.environ[protocol.JOB_MARKER] = f"{job_id}:{version}"
             pid = os.fork()
         except OSError as error:
             why = os.fsencode(f"{error.strerror or error}")
@@ -159,13 +161,10 @@ class Host:
         os.setsid()
         self._kernel.die_with(self._pid)
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        posix.default_signals(signal.SIGCHLD, signal.SIGINT)
         os.dup2(running.log, 1)
         os.dup2(running.log, 2)
-        posix.be_killed_first()
         posix.reseed()
-        os.environ[protocol.JOB_MARKER] = running.marker.partition("=")[2]
 
     def _reap(self) -> None:
         while True:

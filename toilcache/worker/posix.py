@@ -6,6 +6,7 @@ Knows Linux calls and nothing of jobs.
 
 from __future__ import annotations
 
+import _signal
 import os
 import signal
 import sys
@@ -45,8 +46,17 @@ class Kernel:
             os._exit(1)
 
 
+def default_signals(*signals: int) -> None:
+    """Give these signals their default effect; for less than `signal.signal`, which makes enumerations."""
+    for number in signals:
+        _signal.signal(number, _signal.SIG_DFL)
+
+
 def be_killed_first() -> None:
-    """Let the kernel take this process before the host or the leader when memory runs out."""
+    """Let the kernel take this process and its descendants before the leader when memory runs out.
+
+    Of a host and its jobs it then takes the largest, which is a job.
+    """
     try:
         descriptor = vfs.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
