@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "TEST_FAULTS"
 WIDTH = 240
-LEADER, HOST, WORKER, ANY = "leader", "host", "worker", "any"
+LEADER, HOST, WORKER, ANY, SELF = "leader", "host", "worker", "any", "self"
 KILL_BEFORE, KILL_AFTER, ENOSPC, EIO = "kill-before", "kill-after", "ENOSPC", "EIO"
 
 # The calls that a full disk refuses; a broken one refuses these and the rest.
@@ -69,6 +69,8 @@ class Plan:
         an error only those calls count that can fail so.
     :param flag: makes the error last: step n makes this file, and while it is there each call that can fail
         so does, in every role. Without it the error comes once.
+    :param victim: whom a kill hits: the process that makes the step, or the leader, the host or a worker that
+        belongs to it; nobody, if there is none then. The step goes on when the victim has ended.
     :param under: only what concerns paths that begin so counts, or goes wrong.
     """
 
@@ -79,6 +81,7 @@ class Plan:
         then: str = KILL_BEFORE,
         role: str = ANY,
         flag: object = None,
+        victim: str = SELF,
         under: object = "",
     ) -> None:
         assert role in (LEADER, HOST, WORKER, ANY), role
@@ -87,7 +90,9 @@ class Plan:
         self.step = step
         self.then = then
         self.role = role
+        assert victim in (SELF, LEADER, HOST, WORKER), victim
         self.flag = None if flag is None else str(flag)
+        self.victim = victim
         self.under = str(under)
 
     def environment(self) -> dict[str, str]:
@@ -106,6 +111,11 @@ class Plan:
         lines = [data[at : at + WIDTH].decode() for at in range(0, len(data), WIDTH)]
         words = [line.rstrip().split(None, 4) for line in lines]
         return [Step(role, int(pid), float(at), call, path) for role, pid, at, call, path in words]
+
+    @property
+    def killed(self) -> bool:
+        """True if a process was killed."""
+        return os.path.exists(self.trace + ".killed")
 
     @property
     def happened(self) -> bool:
@@ -128,15 +138,15 @@ class Steps:
 
     def step(self, call: str, path: str, make: Callable[[], Any]) -> Any:
         """Make a step, unless it is the one that goes wrong."""
-        dies = self._before(call, path)
+        kills_after = self._before(call, path)
         try:
             return make()
         finally:
-            if dies:
-                die()
+            if kills_after:
+                self._kill()
 
     def _before(self, call: str, path: str) -> bool:
-        """Take note of a step that is about to be made; True if this process is to die after it."""
+        """Take note of a step that is about to be made; True if somebody is to be killed after it."""
         plan = self._plan
         if not path.startswith(plan.under) or (self._calls is not None and call not in self._calls):
             return False
@@ -146,14 +156,41 @@ class Steps:
             self._begin()
         if plan.role not in (ANY, self._role) or self._count(call, path) != plan.step:
             return False
-        if plan.then == KILL_AFTER:
-            return True
-        if plan.then == KILL_BEFORE:
-            die()
+        if plan.then in (KILL_BEFORE, KILL_AFTER):
+            if plan.then == KILL_BEFORE:
+                self._kill()
+            return plan.then == KILL_AFTER
         if plan.flag is not None:
-            os.close(os.open(plan.flag, os.O_WRONLY | os.O_CREAT, 0o600))
+            _touch(plan.flag)
         self._fail(call, path)
         return False
+
+    def _kill(self) -> None:
+        """Kill the victim as kill -9 does: nothing is flushed and nobody is asked."""
+        victim = self._plan.victim
+        pid = self._pid if victim in (SELF, self._role) else self._relative(victim)
+        if pid is None:
+            return
+        _touch(self._plan.trace + ".killed")
+        os.kill(pid, signal.SIGKILL)
+        while _lives(pid):
+            time.sleep(0.0005)
+
+    def _relative(self, role: str) -> int | None:
+        """Return the process of a role that this one belongs to, or that belongs to this one."""
+        up = {(HOST, LEADER): 1, (WORKER, HOST): 1, (WORKER, LEADER): 2}.get((self._role, role))
+        if up is not None:
+            pid = os.getppid() if up == 1 else _parent(os.getppid())
+            return pid if self._is_ours(pid) else None
+        found = [self._pid]
+        for _ in range(2 if (self._role, role) == (LEADER, WORKER) else 1):
+            found = [child for pid in found for child in _children(pid) if self._is_ours(child)]
+        return found[-1] if found else None
+
+    def _is_ours(self, pid: int) -> bool:
+        """True for a process that follows this plan too."""
+        ours = f"{VARIABLE}={os.environ.get(VARIABLE, '')}".encode()
+        return ours in _read(f"/proc/{pid}/environ").split(b"\0")
 
     def _begin(self) -> None:
         """Open the trace in this process; a child does not share its parent's place in the file."""
@@ -183,11 +220,34 @@ class Steps:
         raise OSError(code, os.strerror(code), path)
 
 
-def die() -> None:
-    """End this process as kill -9 does; nothing is flushed and nobody is asked."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    while True:  # another thread may have been given the signal
-        time.sleep(1)
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _status(pid: int) -> list[bytes]:
+    """The fields of a process from its state on (proc(5), stat); none if there is no such process."""
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+
+
+def _lives(pid: int) -> bool:
+    return _status(pid)[:1] not in ([], [b"Z"], [b"X"])
+
+
+def _parent(pid: int) -> int:
+    return int([*_status(pid), b"0", b"0"][1])
+
+
+def _children(pid: int) -> list[int]:
+    tasks = os.listdir(f"/proc/{pid}/task") if os.path.isdir(f"/proc/{pid}/task") else []
+    return [int(word) for task in tasks for word in _read(f"/proc/{pid}/task/{task}/children").split()]
 
 
 def install_from_environment() -> None:
