@@ -66,6 +66,8 @@ class NodeDirs:
         self.notes = os.path.join(self.coordination, "hosts")
         self.work = os.path.join(work_base, f"toilcache-{tag}.work")
         self.jobs = os.path.join(self.work, "jobs")
+        self.engine = os.path.join(self.work, "engine")
+        self.home = os.path.join(self.work, "home")
         self.names_base = self.coordination
         self.cache = os.path.join(self.coordination, "cache")
         self.payloads = os.path.join(self.work, "cache")
