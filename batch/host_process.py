@@ -12,10 +12,12 @@ import socket
 import sys
 from collections import deque
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 from toilcache import vfs
 from toilcache.batch import protocol
+from toilcache.batch.container_plan import HostContainer
 from toilcache.batch.model import JobRequest
 from toilcache.batch.resources import Shape
 from toilcache.node.machine import environment_entry
@@ -34,8 +36,11 @@ _START = (
     "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
     "from toilcache.worker.__main__ import main; sys.exit(main(sys.argv[2:]))"
 )
+_ATTEND = _START.replace("toilcache.worker.__main__", "toilcache.batch.container_host")
 WORKFLOW_MARKER = "TOILCACHE_WORKFLOW"
 HOST_MARKER = "TOILCACHE_HOST"
+MARKERS = (WORKFLOW_MARKER, HOST_MARKER)
+HOST_VARIABLES = (*_THREAD_VARIABLES, *_DEVICE_VARIABLES)
 
 
 def run_marker(workflow_id: str, run: int) -> str:
@@ -59,11 +64,25 @@ def visible_devices(pid: int) -> tuple[int, ...]:
     return tuple(int(word) for word in words if word.isdigit())
 
 
-def _spawn_host(environment: dict[str, str], theirs: socket.socket, log_path: str) -> int:
+def host_program(container: HostContainer | None, devices: tuple[int, ...]) -> list[str]:
+    """Return the argv of a host, here or in a container; the adapter's socket will be its descriptor 3."""
+    if container is None:
+        return [sys.executable, "-c", _START, "toilcache.worker", "3"]
+    return [
+        sys.executable,
+        "-c",
+        _ATTEND,
+        "toilcache.container",
+        "3",
+        replace(container, gpus=devices).to_json(),
+    ]
+
+
+def _spawn_host(program: list[str], environment: dict[str, str], theirs: socket.socket, log_path: str) -> int:
     log = vfs.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         return spawn(
-            [sys.executable, "-c", _START, "toilcache.worker", "3"],
+            program,
             env=environment,
             pass_fds=[(theirs.fileno(), 3), (log, 1), (log, 2)],
             new_session=True,
@@ -89,7 +108,9 @@ class HostProcess:
     :raises ProcessError: the process cannot be started.
     """
 
-    def __init__(self, environment: dict[str, str], setup: dict[str, Any], log_path: str) -> None:
+    def __init__(
+        self, program: list[str], environment: dict[str, str], setup: dict[str, Any], log_path: str
+    ) -> None:
         self._forget_everything()
         self.log_path = log_path
         self.marker = f"{HOST_MARKER}={os.urandom(8).hex()}"
@@ -98,7 +119,7 @@ class HostProcess:
             self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             on_failure.callback(self.socket.close)
             with theirs:
-                self.pid = _spawn_host(environment | {name: value}, theirs, log_path)
+                self.pid = _spawn_host(program, environment | {name: value}, theirs, log_path)
             on_failure.callback(_end_child, self.pid)
             self.pidfd = os.pidfd_open(self.pid)
             on_failure.pop_all()

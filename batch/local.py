@@ -15,7 +15,14 @@ from typing import Any
 
 from toilcache import vfs
 from toilcache.batch import protocol
-from toilcache.batch.host_process import HostProcess, host_environment, run_marker, visible_devices
+from toilcache.batch.container_plan import HostContainer
+from toilcache.batch.host_process import (
+    HostProcess,
+    host_environment,
+    host_program,
+    run_marker,
+    visible_devices,
+)
 from toilcache.batch.model import Ended, JobRequest, Update
 from toilcache.batch.model import Record as RecordUpdate
 from toilcache.batch.orphans import Orphans
@@ -38,11 +45,19 @@ class LocalAdapter:
     :param run: the number of the leader's run.
     :param setup: the first message to a host (see ``toilcache.batch.protocol``).
     :param clean: called once at the end of :meth:`shutdown`, to remove the workflow's directories on this
-    node."""
+        node.
+    :param container: what hosts run in; None: they are plain processes."""
 
     def __init__(
-        self, pool: Pool, workflow_id: str, run: int, setup: dict[str, Any], clean: Callable[[], None]
+        self,
+        pool: Pool,
+        workflow_id: str,
+        run: int,
+        setup: dict[str, Any],
+        clean: Callable[[], None],
+        container: HostContainer | None = None,
     ) -> None:
+        self._container = container
         self._pool = pool
         self._workflow_id = workflow_id
         self._run = run
@@ -304,7 +319,8 @@ class LocalAdapter:
     def _start_host(self, threads: int, devices: tuple[int, ...]) -> HostProcess:
         environment = host_environment(run_marker(self._workflow_id, self._run), threads, devices)
         log_path = os.path.join(self._setup["notes_dir"], f"host-{os.urandom(6).hex()}.log")
-        host = HostProcess(environment, self._setup, log_path)
+        program = host_program(self._container, devices)
+        host = HostProcess(program, environment, self._setup, log_path)
         self._hosts[host.fileno()] = host
         self._by_pidfd[host.pidfd] = host
         self._poll.register(host.fileno(), select.POLLIN)

@@ -1,7 +1,8 @@
 """Container engines by name: our own, and those that a site adds by entry point.
 
 Knows each engine's constructor. An entry point of the group ``toilcache.container_engines`` names a callable
-that returns an :class:`toilcache.containers.model.Engine`; its name is what people choose it by.
+that takes the directory of the image cache, or None, and returns an engine (``toilcache.containers.model``);
+the name of the entry point is what people choose it by.
 """
 
 from __future__ import annotations
@@ -14,25 +15,26 @@ from toilcache.errors import ConfigError, EngineUnavailableError
 ENTRY_POINTS = "toilcache.container_engines"
 
 
-def _docker() -> Engine:
+def _docker(image_cache: str | None) -> Engine:
     from toilcache.containers.docker_engine import DockerEngine
 
     return DockerEngine()
 
 
-def _singularity() -> Engine:
+def _singularity(image_cache: str | None) -> Engine:
     from toilcache.containers.singularity import SingularityEngine
 
-    return SingularityEngine()
+    return SingularityEngine(image_cache=image_cache)
 
 
-def _podman() -> Engine:
+def _podman(image_cache: str | None) -> Engine:
     from toilcache.containers.podman import PodmanEngine
 
     return PodmanEngine()
 
 
-_OWN: dict[str, Callable[[], Engine]] = {
+_Maker = Callable[[str | None], Engine]
+_OWN: dict[str, _Maker] = {
     "docker": _docker,
     "singularity": _singularity,
     "apptainer": _singularity,
@@ -46,34 +48,36 @@ def engine_names() -> list[str]:
     return sorted({*_OWN, *_added(), "auto"})
 
 
-def make_engine(name: str) -> Engine:
+def make_engine(name: str, image_cache: str | None = None) -> Engine:
     """Return the engine of a name; "auto" is the first that answers: Docker, Singularity, Podman.
+
+    ``image_cache`` is the directory for images of engines without a store of their own, None for the usual.
 
     :raises ConfigError: there is none of that name.
     :raises EngineUnavailableError: it is not on this node, or does not answer.
     """
     if name == "auto":
-        return _first_that_answers()
+        return _first_that_answers(image_cache)
     maker = _added().get(name) or _OWN.get(name)
     if maker is None:
         known = ", ".join(engine_names())
         raise ConfigError(f"cannot use container engine {name!r}: there is none of that name; choose {known}")
-    engine = maker()
+    engine = maker(image_cache)
     engine.version()
     return engine
 
 
-def _first_that_answers() -> Engine:
+def _first_that_answers(image_cache: str | None) -> Engine:
     reasons = []
     for name in _AUTOMATIC:
         try:
-            return make_engine(name)
+            return make_engine(name, image_cache)
         except EngineUnavailableError as error:
             reasons.append(str(error))
     raise EngineUnavailableError(f"cannot find a container engine: {'; '.join(reasons)}")
 
 
-def _added() -> dict[str, Callable[[], Engine]]:
+def _added() -> dict[str, _Maker]:
     from importlib.metadata import entry_points
 
     return {point.name: point.load() for point in entry_points(group=ENTRY_POINTS)}

@@ -144,8 +144,8 @@ class Engine(ABC):
 
         A program that is not in the image is an error here, or ends at once with code 127.
 
-        :raises ContainerError: a mount is not there, the name is taken, or a limit cannot be enforced; nothing
-            was run.
+        :raises ContainerError: a mount is not there, the name is taken, or a limit cannot be enforced;
+            nothing was run.
         """
 
     @abstractmethod

@@ -27,7 +27,7 @@ from toilcache.node.ending import end_processes
 from toilcache.node.machine import oom_kills, process_environments, process_start_time, session_processes
 from toilcache.process import spawn
 
-NAME_VARIABLE = "TOILCACHE_CONTAINER"
+NAME_VARIABLE = "TOILCACHE_CONTAINER_NAME"
 LABEL_VARIABLE = "TOILCACHE_LABEL_"
 PROGRAMS = ("apptainer", "singularity")
 
@@ -53,19 +53,19 @@ class SingularityEngine(Engine):
     """Apptainer if it is installed, else Singularity.
 
     :param program: the command; None: the first of both on PATH.
-    :param images: the directory of the image cache; None: as :class:`ImageCache` says.
+    :param image_cache: its directory; None: as :class:`ImageCache` says.
     """
 
     name = "singularity"
 
-    def __init__(self, program: str | None = None, images: str | None = None) -> None:
+    def __init__(self, program: str | None = None, image_cache: str | None = None) -> None:
         found = program or next(filter(None, map(shutil.which, PROGRAMS)), None)
         if found is None:
             raise EngineUnavailableError(
                 "cannot use Singularity or Apptainer: neither is on PATH; install one, or load its module"
             )
         self._program = found
-        self._images = ImageCache(found, images)
+        self._images = ImageCache(found, image_cache)
         self._known: Flavour | None = None
         self._children: dict[str, _Child] = {}
 

@@ -54,6 +54,9 @@ class Config:
     preload: bool
     caching: bool | None
     symlinkImports: bool
+    container: str | None
+    containerEngine: str
+    imageCache: str | None
     defaultMemory: int
     defaultCores: float
     defaultDisk: int

@@ -16,6 +16,8 @@ from toilcache.readers import (
     parse_bool,
     parse_clean,
     parse_count,
+    parse_engine,
+    parse_image,
     parse_locator,
     parse_log_level,
     parse_names,
@@ -202,6 +204,32 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "true: local files imported by the workflow's script are linked to, and must stay as they are "
             "until the end; false: they are copied",
             show=lambda value: str(value).lower(),
+        ),
+    ),
+    "containers": (
+        Option(
+            "container",
+            parse_image,
+            None,
+            "IMAGE",
+            "run the jobs in containers of this image, which needs Python 3.10 or later and nothing else: "
+            "a name in a registry, docker-daemon:NAME, docker-archive:FILE or FILE.sif (default: none)",
+        ),
+        Option(
+            "containerEngine",
+            parse_engine,
+            "auto",
+            "NAME",
+            "what runs containers: auto, docker, singularity (also called apptainer), podman, or none to run "
+            "the jobs without; auto is the first of these that answers",
+        ),
+        Option(
+            "imageCache",
+            parse_path,
+            None,
+            "DIR",
+            "directory in which Singularity and Apptainer keep images; may be shared by a cluster "
+            "(default: toilcache/images in your cache directory)",
         ),
     ),
     "resources of jobs that ask for none": (

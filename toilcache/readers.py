@@ -97,6 +97,28 @@ def parse_batch_system(value: Any) -> str:
     return name
 
 
+def parse_image(value: Any) -> str:
+    """Read what names an image; the engine that is to run it knows more."""
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if not text.strip() or "\0" in text or text.startswith("-"):
+        raise ConfigError(f"cannot use {value!r} as an image; give a name such as python:3.12, or FILE.sif")
+    return os.path.abspath(os.path.expanduser(text)) if _is_image_file(text) else text
+
+
+def _is_image_file(text: str) -> bool:
+    return "://" not in text and (text.endswith(".sif") or text.startswith(("/", "./", "../", "~/")))
+
+
+def parse_engine(value: Any) -> str:
+    """Read the name of a container engine; sites may have added others than ours."""
+    name = str(value).strip().lower()
+    if re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) is None:
+        raise ConfigError(
+            f"cannot use {value!r} as a container engine; choose auto, docker, singularity, podman or none"
+        )
+    return name
+
+
 def parse_clean(value: Any) -> str:
     """Read when something is to be removed."""
     return _choice("a time to clean up", CLEAN_CHOICES)(value)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from toilcache.batch.container_plan import RUN_LABEL, WORKFLOW_LABEL, HostContainer
+from toilcache.batch.host_process import HOST_VARIABLES, MARKERS
 from toilcache.batch.local import LocalAdapter
 from toilcache.batch.model import BatchAdapter
 from toilcache.batch.resources import Capacity, Pool
@@ -16,6 +18,7 @@ from toilcache.config import Config
 from toilcache.errors import ConfigError, JobException
 from toilcache.job.module import ModuleDescriptor
 from toilcache.job_store.abstract import AbstractJobStore
+from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.node.coordination import NodeDirs
 from toilcache.node.machine import disk_free, machine
 
@@ -42,7 +45,29 @@ def _local(
     config: Config, store: AbstractJobStore, dirs: NodeDirs, run: int, clean: Callable[[], None]
 ) -> BatchAdapter:
     setup = _host_setup(config, store, dirs)
-    return LocalAdapter(_local_pool(config, dirs), str(config.workflowID), run, setup, clean)
+    container = _host_container(config, store, setup, run)
+    return LocalAdapter(_local_pool(config, dirs), str(config.workflowID), run, setup, clean, container)
+
+
+def _host_container(
+    config: Config, store: AbstractJobStore, setup: dict[str, Any], run: int
+) -> HostContainer | None:
+    """Return what worker hosts are to run in; None without an image."""
+    if config.container is None or config.containerEngine == "none":
+        return None
+    main = setup["main"]
+    scripts = {*setup["sys_path"], *([main[0]] if main is not None and not main[2] else [])}
+    return HostContainer(
+        engine=config.containerEngine,
+        image_cache=config.imageCache,
+        image=config.container,
+        stores=(store.path,) if isinstance(store, FileJobStore) else (),
+        node=setup["node"],
+        read_only=tuple(sorted(scripts)),
+        labels={WORKFLOW_LABEL: str(config.workflowID), RUN_LABEL: str(run)},
+        markers=MARKERS,
+        handed=HOST_VARIABLES,
+    )
 
 
 def _local_pool(config: Config, dirs: NodeDirs) -> Pool:
