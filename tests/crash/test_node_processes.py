@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from toilcache.node import ending
-from toilcache.node.coordination import cleanup, node_dirs
+from toilcache.node.coordination import node_dirs
 from toilcache.node.machine import end_marked_processes, is_process, process_start_time
+from toilcache.node.remains import cleanup
 
 pytestmark = pytest.mark.crash
 

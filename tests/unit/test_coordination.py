@@ -12,10 +12,11 @@ import pytest
 
 from toilcache import vfs
 from toilcache.errors import CoordinationDirError
-from toilcache.node import coordination, places
-from toilcache.node.coordination import NodeDirs, boot_id, cleanup, leader_lock, node_dirs
+from toilcache.node import own, places, remains
+from toilcache.node.coordination import NodeDirs, boot_id, leader_lock, node_dirs
 from toilcache.node.identity import get_process_name
 from toilcache.node.locks import LockFile
+from toilcache.node.remains import cleanup
 from toilcache.removal import robust_rmtree
 
 WORKFLOW = "wf-1"
@@ -61,7 +62,8 @@ def shared_between_nodes(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     def fs_type(path: str) -> str:
         return "nfs4" if path.startswith(str(node.work)) else "ext4"
 
-    monkeypatch.setattr(coordination, "file_system_type", fs_type)
+    for module in (own, remains):
+        monkeypatch.setattr(module, "file_system_type", fs_type)
 
 
 def mode(path: str) -> int:
@@ -325,7 +327,7 @@ def test_who_waits_for_a_removal_gets_whole_new_directories(
 
     holds_thread = threading.Thread(target=lambda: holds.append(dirs.hold()))
     monkeypatch.setattr(LockFile, "lock", lock_telling)
-    monkeypatch.setattr(coordination, "robust_rmtree", rmtree_slowly)
+    monkeypatch.setattr(remains, "robust_rmtree", rmtree_slowly)
     assert node.cleanup()
     holds_thread.join()
     with holds[0]:

@@ -24,6 +24,7 @@ from toilcache.job_store.backed import BackedJobStore
 from toilcache.worker import commit as commit_module
 from toilcache.worker.chain import _may_follow, _Run, describe, run_chain
 from toilcache.worker.commit import FIRST_PAUSE, LONGEST_PAUSE, is_full, patiently
+from toilcache.worker.deferred import Surroundings
 
 GPU = {"count": 1, "kind": "gpu"}
 RESERVED = {"memory": 1000, "cores": 1.0, "disk": 1000, "accelerators": [], "preemptible": False}
@@ -86,10 +87,17 @@ class Context:
         self.store = bench.store
         self.main = None
         self.jobs_dir = str(bench.home)
+        self.attempt = ("", 0)
         self.reports: list[tuple[str, int]] = []
 
     def report(self, job_id: str, version: int) -> None:
         self.reports.append((job_id, version))
+
+    def call_file(self) -> str:
+        return f"{self.jobs_dir}/deferred/{self.attempt[0]}.{self.attempt[1]}"
+
+    def surroundings(self) -> Surroundings:
+        return Surroundings(self.attempt, None, [], None)
 
 
 def chosen(bench: Bench, desc: JobDescription) -> str | None:

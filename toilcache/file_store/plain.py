@@ -143,7 +143,7 @@ class NonCachingFileStore(AbstractFileStore):
     @classmethod
     def shutdown(cls, shutdown_info: tuple[str, str | None, str | None]) -> None:
         """Clean this node of (workflow ID, work directory or None, coordination directory or None)."""
-        from toilcache.node.coordination import cleanup
+        from toilcache.node.remains import cleanup
 
         workflow_id, work_dir, coordination_dir = shutdown_info
         cleanup(workflow_id, work_dir, coordination_dir, run=None)

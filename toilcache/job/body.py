@@ -108,18 +108,20 @@ def _is_builtin_alias(obj: Any) -> bool:
     return obj in (type(None), type(NotImplemented), type(...))
 
 
-def dumps(obj: object, owner: object) -> tuple[bytes, list[str]]:
+def dumps(obj: object, owner: object, body: object = None) -> tuple[bytes, list[str]]:
     """Pickle an object for the job (or what else) of that name; the ids of promising jobs met come with it.
 
-    A job is pickled only for itself, as `dumps(job, job)`. Raises JobException that names the owner and the
-    offending part where something cannot be pickled, and for other jobs and stores within the object.
+    A job is pickled only for itself, as `dumps(job, job)`, or where it is given as `body`. Raises
+    JobException that names the owner and the offending part where something cannot be pickled, and for other
+    jobs and stores within the object.
     """
     if obj is None:
         return _NOTHING, []
+    body = obj if obj is owner else body
     try:
-        return _dump(obj, obj if obj is owner else None)
+        return _dump(obj, body)
     except Exception as error:  # whatever a foreign __reduce__ raises
-        raise _blamed(obj, owner, error) from error
+        raise _blamed(obj, owner, error, body) from error
 
 
 def _dump(obj: object, body: object) -> tuple[bytes, list[str]]:
@@ -157,20 +159,21 @@ def _python() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def _blamed(obj: object, owner: object, error: Exception) -> JobException:
+def _blamed(obj: object, owner: object, error: Exception, body: object) -> JobException:
     from toilcache.job.blame import blame
 
     too_deep = isinstance(error, RecursionError)
-    where = blame(obj, _fails, depth=1) if too_deep else blame(obj, _fails)
+    fails = partial(_fails, None if body is obj else body)
+    where = blame(obj, fails, depth=1) if too_deep else blame(obj, fails)
     if isinstance(error, _Refused):
         return JobException(f"cannot save {owner}: {where} {error}")
     reason = "it is nested too deeply" if too_deep else one_line(str(error))
     return JobException(f"cannot save {owner}: {where} cannot be pickled: {reason}")
 
 
-def _fails(part: object) -> bool:
+def _fails(body: object, part: object) -> bool:
     try:
-        _dump(part, None)
+        _dump(part, body)
     except Exception:  # the question is only whether it works
         return True
     return False

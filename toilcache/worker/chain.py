@@ -22,6 +22,7 @@ from toilcache.job.graph import new_jobs
 from toilcache.job.identifiers import TemporaryID
 from toilcache.job.job import Job, run_job
 from toilcache.worker.commit import is_full, patiently
+from toilcache.worker.deferred import Deferred
 from toilcache.worker.failures import describe, print_traceback, say
 
 TYPE_CHECKING = False
@@ -45,6 +46,7 @@ def run_chain(context: WorkerContext, job_id: str, version: int) -> int:
     when the store refused us because a newer attempt exists."""
     if context.main is not None:
         context.load_main()
+    context.attempt = (job_id, version)
     reserved = None
     next_id: str | None = job_id
     wait: Callable[[], Any] = _nothing_to_wait_for
@@ -102,16 +104,16 @@ class _Run:
 
     def _run(self, file_store: AbstractFileStore) -> None:
         job = Job.loadJob(self._store, self._desc)
-        deferred: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
-        job._defer = lambda function, *args, **kwargs: deferred.append((function, args, kwargs))
+        deferred = Deferred(self._context, self._desc, job)
+        job._defer = deferred.add
         try:
             with file_store.open(job):
                 value = run_job(job, file_store)
                 self._save_successors(job)
                 self._commit(file_store, value)
         finally:
-            for function, args, kwargs in reversed(deferred):
-                _call_deferred(function, args, kwargs)
+            job._defer = None  # the attempt is over
+            deferred.make_calls()
 
     def _save_successors(self, job: Job) -> None:
         """Save what the job added; while the store is full, each try goes on where the last one stopped."""
@@ -265,10 +267,3 @@ def _may_follow(candidate: JobDescription, reserved: JobDescription) -> bool:
         and candidate.accelerators == reserved.accelerators
         and candidate.preemptible == reserved.preemptible
     )
-
-
-def _call_deferred(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    try:
-        function(*args, **kwargs)
-    except BaseException as error:  # a deferred function is the user's; not even sys.exit may undo the job
-        say(f"deferred function failed: {describe(error)}")

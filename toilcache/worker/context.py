@@ -12,6 +12,8 @@ import toilcache.job.functions
 import toilcache.job.saving  # noqa: F401  what every job needs is imported once, before any fork
 from toilcache.job.module import ModuleDescriptor
 from toilcache.job_store.file_job_store import FileJobStore
+from toilcache.node.coordination import NodeDirs
+from toilcache.worker.deferred import Surroundings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ class WorkerContext:
 
     :param setup: the message that an adapter sends first: ``locator`` of the store, ``jobs_dir`` for
         temporary directories, ``sys_path`` entries to put first, ``main``: the fields of the script's
-        ``ModuleDescriptor`` or None, ``preload``: import it now, once for all jobs.
+        ``ModuleDescriptor`` or None, ``preload``: import it now, once for all jobs; ``node``: what
+        ``NodeDirs`` is made of; ``image``, where there is one: the container image of this host's jobs.
     :param report: called with (job id, version) after a record was written.
     """
 
@@ -37,6 +40,11 @@ class WorkerContext:
         sys.path[:0] = [entry for entry in setup["sys_path"] if entry not in sys.path]
         self.store: AbstractJobStore = FileJobStore(setup["locator"])
         self.store.resume()
+        self.attempt = ("", 0)
+        """The attempt (job id, version) with which the chain of this process began."""
+        self._node = setup["node"]
+        self._sys_path: list[str] = setup["sys_path"]
+        self._image: str | None = setup.get("image")
         if setup["preload"]:
             self.load_main()
 
@@ -44,3 +52,11 @@ class WorkerContext:
         """Import the user's script, so that functions defined in it can be found by name."""
         if self.main is not None:
             ModuleDescriptor(*self.main).load()
+
+    def call_file(self) -> str:
+        """Return where this process writes what its jobs defer."""
+        return NodeDirs(*self._node).call_file(self.attempt)
+
+    def surroundings(self) -> Surroundings:
+        """Return where such calls can be made when this process is gone."""
+        return Surroundings(self.attempt, self.main, self._sys_path, self._image)
