@@ -70,6 +70,10 @@ class ForklessHost(Host):
     def _kill_left_behind(self, pid: int, running: _Running) -> None:
         """There are no processes."""
 
+    def _call_deferred(self, running: _Running, status: int, max_rss: int) -> bool:
+        """They have deferred nothing."""
+        return False
+
     def runs(self) -> list[str]:
         return [running.job_id for running in self._running.values()]
 

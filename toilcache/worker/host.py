@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class _Running:
     """A forked job process: the attempt it was started for, and the file that takes its output."""
 
-    __slots__ = ("cancelled", "job_id", "log", "shape", "version")
+    __slots__ = ("cancelled", "ended", "job_id", "log", "shape", "version")
 
     def __init__(self, job_id: str, version: int, shape: Shape, log: int) -> None:
         self.job_id = job_id
@@ -43,6 +43,12 @@ class _Running:
         self.shape = shape
         self.log = log
         self.cancelled = False
+        self.ended: tuple[int, int] | None = None
+        """Status and memory of the job's process, when another one is calling what that has deferred."""
+
+    @property
+    def attempt(self) -> tuple[str, int]:
+        return self.job_id, self.version
 
     @property
     def marker(self) -> str:
@@ -72,7 +78,7 @@ class Host:
         if setup is None:
             return 0
         self._jobs_dir: str = setup["jobs_dir"]
-        dirs = NodeDirs(*setup["node"])
+        self._dirs = dirs = NodeDirs(*setup["node"])
         self._hold = dirs.hold()
         name = get_process_name(dirs.names_base)
         self._note = dirs.host_note(name + ".note")
@@ -81,6 +87,7 @@ class Host:
         posix.be_killed_first()
         gc.collect()
         gc.freeze()
+        self._call_for_the_dead()
         self._write_note()
         self._source.ready(self._pid, name)
         while not self._stopping or self._running:
@@ -149,7 +156,7 @@ class Host:
         status = 1
         try:
             try:
-                self._leave_the_host(running)
+                self._leave_the_host(running.log)
                 status = run_chain(self._context, running.job_id, running.version)
             except BaseException:
                 sys.__excepthook__(*sys.exc_info())
@@ -157,13 +164,13 @@ class Host:
         finally:
             os._exit(status)
 
-    def _leave_the_host(self, running: _Running) -> None:
+    def _leave_the_host(self, log: int) -> None:
         os.setsid()
         self._kernel.die_with(self._pid)
         signal.set_wakeup_fd(-1)
         posix.default_signals(signal.SIGCHLD, signal.SIGINT)
-        os.dup2(running.log, 1)
-        os.dup2(running.log, 2)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
         posix.reseed()
 
     def _reap(self) -> None:
@@ -180,6 +187,9 @@ class Host:
 
     def _end(self, pid: int, running: _Running, status: int, max_rss: int) -> None:
         self._kill_left_behind(pid, running)
+        if self._call_deferred(running, status, max_rss):
+            return
+        status, max_rss = running.ended or (status, max_rss)
         log = posix.tail(running.log, protocol.LOG_TAIL) if status else b""
         if running.cancelled:
             status = protocol.CANCELLED
@@ -189,6 +199,50 @@ class Host:
         self._report_end(running.job_id, running.version, running.shape, status, max_rss, log)
         if self._source.lost:
             self._write_note()
+
+    def _call_deferred(self, running: _Running, status: int, max_rss: int) -> bool:
+        """Have a child call what an attempt has deferred and not called itself; False if there is nothing.
+
+        Until that child ends the attempt has not ended: what follows it may need what is being cleaned up.
+        """
+        path = self._dirs.call_file(running.attempt)
+        if running.ended is not None or not os.path.lexists(path):
+            return False
+        running.ended = status, max_rss
+        try:
+            self._running[self._fork_caller(running.log, path)] = running
+        except OSError:
+            return False  # no more processes: the next host or the clean-up finds the file
+        if self._source.lost:
+            self._write_note()
+        return True
+
+    def _call_for_the_dead(self) -> None:
+        """Call what processes of this workflow that are gone have deferred, before any job of ours begins."""
+        if os.path.lexists(self._dirs.deferred):
+            with suppress(OSError):
+                os.waitpid(self._fork_caller(1, None), 0)
+
+    def _fork_caller(self, log: int, path: str | None) -> int:
+        """Fork a child that makes the calls in this file, or in all files whose process is gone."""
+        pid = os.fork()
+        if pid != 0:
+            return pid
+        try:
+            self._leave_the_host(log)
+            from toilcache.worker.caller import Caller  # it stays out of the host, which is to be small
+
+            here = self._context.surroundings()
+            caller = Caller(self._kernel, lambda _: self._context.load_main(), here.are_like)
+            if path is None:
+                caller.call_all_in(self._dirs.deferred)
+            else:
+                caller.call_all_of(path)
+        except BaseException:
+            sys.__excepthook__(*sys.exc_info())
+        finally:
+            posix.flush(sys.stdout, sys.stderr)
+            os._exit(0)
 
     def _report_end(
         self, job_id: str, version: int, shape: Shape, status: int, max_rss: int = 0, log: bytes = b""
@@ -214,7 +268,7 @@ class Host:
                 self._source.ended(job_id, version, protocol.CANCELLED, 0, b"", None)
                 return
         for pid, running in self._running.items():
-            if running.job_id == job_id and running.version == version:
+            if running.attempt == (job_id, version):
                 self._kill(pid, running)
 
     def _stop(self) -> None:
@@ -224,8 +278,9 @@ class Host:
             self._kill(pid, running)
 
     def _kill(self, pid: int, running: _Running) -> None:
-        running.cancelled = True
-        os.kill(pid, signal.SIGKILL)
+        if running.ended is None:
+            running.cancelled = True
+            os.kill(pid, signal.SIGKILL)
 
     def _abandoned(self) -> None:
         """The leader is gone: what runs may finish, nothing else starts."""
