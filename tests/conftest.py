@@ -16,6 +16,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.testbed.fixtures import engines
+
+__all__ = ["engines"]  # a fixture of every test below
+
 TESTBED = os.environ.get("TESTBED") == "1"
 OWN_TEMP = pytest.StashKey[str]()
 CACHE = Path(__file__).resolve().parent.parent / ".cache"

@@ -4,6 +4,7 @@
 #
 #   engines.sh up DIR      start the engine in the new directory DIR, and print what to set, a NAME=VALUE per line
 #   engines.sh down DIR    end it, whatever runs in it, and remove DIR
+#   engines.sh serve DIR   `up`, and `down` as soon as standard input ends: it dies with who started it
 #   engines.sh prepare     what `up` does first, once per machine: packages, Apptainer, images
 #   engines.sh purge       remove what `prepare` has put into $CACHE
 #
@@ -223,9 +224,18 @@ end() {
     kill -KILL "$pid" 2>/dev/null || true
 }
 
+serve() {
+    served=$1
+    trap 'down "$served"' EXIT
+    trap 'exit 130' INT TERM HUP
+    up "$1"
+    echo READY
+    cat >/dev/null
+}
+
 case ${1:-} in
-    up | down) [ $# = 2 ] || die "usage: engines.sh $1 DIR"; "$1" "$(realpath -m "$2")" ;;
+    up | down | serve) [ $# = 2 ] || die "usage: engines.sh $1 DIR"; "$1" "$(realpath -m "$2")" ;;
     prepare) prepare ;;
     purge) rm -rf "$CACHE" ;;
-    *) die "usage: engines.sh up|down DIR | prepare | purge" ;;
+    *) die "usage: engines.sh up|down|serve DIR | prepare | purge" ;;
 esac
