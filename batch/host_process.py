@@ -23,7 +23,7 @@ from toilcache.batch.resources import Shape
 from toilcache.node.machine import environment_entry
 from toilcache.process import spawn
 
-_THREAD_VARIABLES = (
+THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -40,7 +40,7 @@ _ATTEND = _START.replace("toilcache.worker.__main__", "toilcache.batch.container
 WORKFLOW_MARKER = "TOILCACHE_WORKFLOW"
 HOST_MARKER = "TOILCACHE_HOST"
 MARKERS = (WORKFLOW_MARKER, HOST_MARKER)
-HOST_VARIABLES = (*_THREAD_VARIABLES, *_DEVICE_VARIABLES)
+HOST_VARIABLES = (*THREAD_VARIABLES, *_DEVICE_VARIABLES)
 
 
 def run_marker(workflow_id: str, run: int) -> str:
@@ -52,7 +52,7 @@ def host_environment(marker: str, threads: int, devices: tuple[int, ...]) -> dic
     """Return the leader's environment with a host's marker, number of threads and visible devices."""
     environment = dict(os.environ)
     environment[WORKFLOW_MARKER] = marker.partition("=")[2]
-    environment.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     if devices:
         environment.update(dict.fromkeys(_DEVICE_VARIABLES, ",".join(map(str, devices))))
     return environment

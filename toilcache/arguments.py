@@ -9,7 +9,8 @@ import argparse
 import sys
 
 from toilcache.errors import ConfigError, one_line
-from toilcache.options import GROUPS, JOB_STORE, OPTIONS, SHORTCUTS, Option, near_misses, option_defaults
+from toilcache.option import Option
+from toilcache.options import GROUPS, JOB_STORE, OPTIONS, SHORTCUTS, near_misses, option_defaults
 from toilcache.sources import values_beneath_command_line
 
 TYPE_CHECKING = False

@@ -50,6 +50,20 @@ class Config:
     maxCores: float | None
     maxMemory: int | None
     maxDisk: int | None
+    slurmAccount: str | None
+    slurmPartition: str | None
+    slurmQos: str | None
+    slurmConstraint: str | None
+    slurmReservation: str | None
+    slurmClusters: str | None
+    slurmTime: float | None
+    slurmMemory: str
+    slurmArgs: list[str]
+    workerReuse: bool
+    workerIdleTime: float
+    workerMaxJobs: int | None
+    workerLifetime: float | None
+    maxWorkers: int | None
     disableChaining: bool
     preload: bool
     caching: bool | None

@@ -6,9 +6,7 @@ file) nor who acts on it. An option stands here only if some part of the engine 
 
 from __future__ import annotations
 
-import re
-
-from toilcache.errors import ConfigError
+from toilcache.option import Option, spellings
 from toilcache.readers import (
     KNOWN_BATCH_SYSTEMS,
     LOG_LEVELS,
@@ -24,77 +22,13 @@ from toilcache.readers import (
     parse_path,
     parse_positive_count,
 )
+from toilcache.slurm_options import SLURM
 from toilcache.units import format_duration, format_size, parse_cores, parse_duration, parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Any
-
-
-class Option:
-    """One option: its name in Config, how its value is read and shown, its default and its help."""
-
-    def __init__(
-        self,
-        dest: str,
-        parse: Callable[[Any], Any],
-        default: Any,
-        metavar: str,
-        help: str,
-        *,
-        aliases: tuple[str, ...] = (),
-        show: Callable[[Any], str] = str,
-    ) -> None:
-        """Take all parts; an empty `metavar` makes it a switch, whose command-line flag takes no value.
-
-        The help of a switch that is on by default says what turning it off does.
-        """
-        self.dest = dest
-        self.parse = parse
-        self.default = default
-        self.metavar = metavar
-        self.help = help
-        self.flags = (*_spellings(dest), *aliases)
-        self.show = show
-
-    @property
-    def is_switch(self) -> bool:
-        """Whether the flag stands alone on a command line."""
-        return not self.metavar
-
-    @property
-    def opposites(self) -> tuple[str, ...]:
-        """The flags that turn a switch off."""
-        return _spellings(f"no{self.dest[0].upper()}{self.dest[1:]}") if self.is_switch else ()
-
-    @property
-    def environment_name(self) -> str:
-        """The environment variable that sets this option: retryCount is TOILCACHE_RETRY_COUNT."""
-        return "TOILCACHE_" + _words(self.dest, "_").upper()
-
-    @property
-    def full_help(self) -> str:
-        """The help with the default, unless that is nothing or this is a switch."""
-        if self.default in (None, []) or self.is_switch:
-            return self.help
-        return f"{self.help} (default: {self.show(self.default)})"
-
-    def read(self, value: Any) -> Any:
-        """Return the value as Config holds it; ConfigError names the option where it cannot be read."""
-        try:
-            return self.parse(value)
-        except ConfigError as error:
-            raise ConfigError(f"{error} (option {self.dest})") from None
-
-
-def _words(dest: str, joint: str) -> str:
-    return re.sub(r"(?<=[a-z])([A-Z])", rf"{joint}\1", dest).lower()
-
-
-def _spellings(dest: str) -> tuple[str, ...]:
-    """Both spellings of a flag, the one that Toil's users type first."""
-    return tuple(dict.fromkeys((f"--{dest}", f"--{_words(dest, '-')}")))
 
 
 JOB_STORE = Option(
@@ -232,6 +166,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "(default: toilcache/images in your cache directory)",
         ),
     ),
+    "Slurm": SLURM,
     "resources of jobs that ask for none": (
         Option(
             "defaultMemory",
@@ -325,8 +260,8 @@ OPTIONS: dict[str, Option] = {
 
 # Flags that stand for an option with a certain value.
 SHORTCUTS: dict[tuple[str, ...], tuple[Option, Any]] = {
-    **{_spellings(f"log{level.capitalize()}"): (OPTIONS["logLevel"], level) for level in LOG_LEVELS},
-    _spellings("disableCaching"): (OPTIONS["caching"], False),
+    **{spellings(f"log{level.capitalize()}"): (OPTIONS["logLevel"], level) for level in LOG_LEVELS},
+    spellings("disableCaching"): (OPTIONS["caching"], False),
 }
 
 

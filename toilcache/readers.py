@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-KNOWN_BATCH_SYSTEMS = ("single_machine",)
+KNOWN_BATCH_SYSTEMS = ("single_machine", "slurm")
 BATCH_SYSTEM_ALIASES = {"local": "single_machine", "singleMachine": "single_machine"}
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "OFF")
@@ -71,6 +71,26 @@ def parse_names(value: Any) -> list[str]:
     return [*value] if isinstance(value, list | tuple) else [value]
 
 
+def parse_word(value: Any) -> str:
+    """Read a name or another text without blanks around it; it must not be empty."""
+    text = str(value).strip()
+    if not text or text.startswith("-"):
+        raise ConfigError(f"cannot use {value!r} here; write a name")
+    return text
+
+
+def parse_words(value: Any) -> list[str]:
+    """Read a list of words as a shell would split them, or take a list as it is."""
+    if not isinstance(value, str):
+        return [*value] if isinstance(value, list | tuple) else [value]
+    import shlex
+
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise ConfigError(f"cannot split {value!r} into words: {error}; close every quote") from None
+
+
 def _choice(what: str, choices: tuple[str, ...]) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         for choice in choices:
@@ -122,3 +142,8 @@ def parse_engine(value: Any) -> str:
 def parse_clean(value: Any) -> str:
     """Read when something is to be removed."""
     return _choice("a time to clean up", CLEAN_CHOICES)(value)
+
+
+def parse_memory_style(value: Any) -> str:
+    """Read how memory is asked for from Slurm."""
+    return _choice("a way to ask for memory", ("total", "per-cpu", "none"))(value)

@@ -104,7 +104,9 @@ class Session:
         with ExitStack() as stack:
             stack.callback(self._stop.listen)
             stack.callback(reporter.close)
-            adapter = make_adapter(self.config, store, self._dirs, self._run, self._clean_node)
+            adapter = make_adapter(
+                self.config, store, self._dirs, self._run, self._clean_node, self._wants_clean_nodes
+            )
             stack.callback(lambda: adapter.shutdown(fenced=self._fenced))
             adopted = [] if new_root is not None else adapter.adopt()
             root = new_root or self._mended_root(workers_live=bool(adopted))
@@ -135,7 +137,9 @@ class Session:
         The lead stays with us: results may still be exported, and the job store is ours to remove.
         """
         self._hold.close()
-        if not self._fenced and wants_cleaning(self.config.cleanWorkDir, failed=self._node_failed):
+        if not self._wants_clean_nodes():
+            return
+        try:
             AbstractFileStore.shutdownFileStore(
                 str(self.config.workflowID), self.config.workDir, self.config.coordinationDir
             )
@@ -148,6 +152,14 @@ class Session:
                 self.store.check_run(self._run)
                 self.store.destroy()
 
+        except OSError as error:  # the result is there; what stays behind must not hide it
+            logger.warning(
+                "cannot remove what the workflow has left on this node: %s; remove %s and %s by hand",
+                *(error, self._dirs.coordination, self._dirs.work),
+            )
+
+    def _wants_clean_nodes(self) -> bool:
+        return not self._fenced and wants_cleaning(self.config.cleanWorkDir, failed=self._node_failed)
     def _report_stop(self) -> None:
         if self._stop.why:
             logger.error("%s before the workflow had ended", self._stop.why)

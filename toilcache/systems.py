@@ -24,17 +24,27 @@ from toilcache.node.machine import disk_free, machine
 
 
 def make_adapter(
-    config: Config, store: AbstractJobStore, dirs: NodeDirs, run: int, clean: Callable[[], None]
+    config: Config,
+    store: AbstractJobStore,
+    dirs: NodeDirs,
+    run: int,
+    clean: Callable[[], None],
+    cleans_nodes: Callable[[], bool],
 ) -> BatchAdapter:
     """Return the adapter for the configured batch system.
 
     :param clean: what the adapter does last when it is shut down: clean this node.
+    :param cleans_nodes: whether other nodes are to be cleaned then.
     :raises ConfigError: there is no such batch system.
     """
+    if config.batchSystem == "slurm":
+        from toilcache.batch.slurm.make import make_adapter as make_slurm
+
+        return make_slurm(config, store, run, _host_setup(config, store, dirs), clean, cleans_nodes)
     makers = {"local": _local, "single_machine": _local}
     maker = makers.get(config.batchSystem)
     if maker is None:
-        known = ", ".join(sorted(makers))
+        known = ", ".join(sorted([*makers, "slurm"]))
         raise ConfigError(
             f"cannot use batch system {config.batchSystem!r}: there is none of that name; choose {known}"
         )

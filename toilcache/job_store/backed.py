@@ -10,10 +10,21 @@ from toilcache.job_store.job_records import JobRecords
 from toilcache.job_store.leader_state import LeaderState
 from toilcache.job_store.recovery import Recovery
 
+from toilcache.job_store.work import Work
 
 class BackedJobStore(Recovery, JobRecords, Files, LeaderState):
     """All verbs save for those that make, find and remove the storage itself."""
 
     def sync(self) -> None:
-        """Make everything written so far survive a power cut; OSError if the storage could not take it."""
-        self._backend.sync()
+        """Make everything written so far survive a power cut."""
+        try:
+            self._backend.sync()
+        except OSError as error:
+            raise JobStoreUnavailableError(
+                f"cannot sync job store {self.locator}: {error.strerror or error}; "
+                "look after its disk or server"
+            ) from error
+
+    def work(self, run: int) -> Work:
+        """Return the work of a run of the leader, for hosts that cannot be reached by a socket."""
+        return Work(self._backend, run)

@@ -12,6 +12,7 @@ every id that the store did not give out itself. Must not touch a disk.
     logs/new, logs/read             log messages
     leader/RUN, RUN.beat, RUN.ended runs of the leader; journal/RUN.jsonl: their journals
     nodes/NODE                      nodes that took part
+    work/RUN/...                    work that hosts on other nodes take (see job_store.work)
     trash/                          what is being removed
 """
 
@@ -46,10 +47,10 @@ RESERVE = "reserve"
 JOBS, KEPT, FREE, LINKED, TRASH = "jobs", "kept", "free", "linked", "trash"
 SHARED, SHARED_LINKED = "shared", "shared-linked"
 LOGS_NEW, LOGS_READ = "logs/new", "logs/read"
-LEADER, JOURNAL, NODES = "leader", "journal", "nodes"
+LEADER, JOURNAL, NODES, WORK = "leader", "journal", "nodes", "work"
 DIRECTORIES = (
     *(JOBS, KEPT, FREE, LINKED, TRASH, SHARED, SHARED_LINKED),
-    *("logs", LOGS_NEW, LOGS_READ, LEADER, JOURNAL, NODES),
+    *("logs", LOGS_NEW, LOGS_READ, LEADER, JOURNAL, NODES, WORK),
 )
 
 NAME_BYTES = 100
@@ -176,3 +177,8 @@ def journal(number: int) -> str:
 def node(node_id: str) -> str:
     """What is recorded about a node."""
     return f"{NODES}/n-{quote_name(node_id, 200)}"
+
+
+def work(number: int, part: str = "") -> str:
+    """A part of the work of a run of the leader."""
+    return f"{WORK}/{number}/{part}" if part else f"{WORK}/{number}"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, BinaryIO
 
+    from toilcache.job_store.work import Work
+
 
 class LeaderVerbs(ABC):
     """Runs of the leader: numbered, claimed by one process each, and the newest alone may go on."""
@@ -88,3 +90,7 @@ class LeaderVerbs(ABC):
     @abstractmethod
     def nodes(self) -> dict[str, dict[str, Any]]:
         """Return all recorded nodes with their information."""
+
+    @abstractmethod
+    def work(self, run: int) -> Work:
+        """Return the work of a run of the leader, for hosts that cannot be reached by a socket."""

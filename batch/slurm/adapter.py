@@ -1,0 +1,391 @@
+"""The batch adapter for Slurm (see :class:`toilcache.batch.model.BatchAdapter`).
+
+Knows how the parts of this room work together: attempts go into queues in the job store, arrays of workers
+are submitted that take them from there, the workers' logs tell what became of them, and Slurm is asked only
+to explain silence, at most once in 30 seconds (I11). Must not know the graph, retries or what a job is.
+Nothing that Slurm says is evidence of success (I1)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from toilcache import vfs
+from toilcache.batch.model import Ended, JobRequest, Update
+from toilcache.batch.slurm import commands
+from toilcache.batch.slurm.cleaning import clean_nodes
+from toilcache.batch.slurm.client import SlurmClient, SlurmError
+from toilcache.batch.slurm.commands import Needs, Placement
+from toilcache.batch.slurm.evidence import LOOK_SECONDS
+from toilcache.batch.slurm.fleet import FAILED_STARTS, Fleet
+from toilcache.batch.slurm.hosts import Hosts, end_of
+from toilcache.batch.slurm.partitions import choose_partition, what_is_lacking
+from toilcache.batch.slurm.queues import Attempt, Queue, Queues, seize
+from toilcache.batch.slurm.states import Phase, Verdict
+from toilcache.batch.slurm.trouble import Patience, Trouble
+from toilcache.errors import InsufficientSystemResources
+from toilcache.job.exit_reason import BatchJobExitReason
+from toilcache.job_store.abstract import AbstractJobStore
+from toilcache.job_store.work import Work
+
+logger = logging.getLogger(__name__)
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
+SUBMIT_SECONDS = 1.0
+"""The least time between two calls of sbatch."""
+DOUBT_SECONDS = 45.0
+"""A host that has said nothing for three of its beats is asked after."""
+STOP_SECONDS = 8.0
+_START = (
+    "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
+    "from toilcache.worker.allocation import main; sys.exit(main(sys.argv[2:]))"
+)
+
+
+class SlurmAdapter:
+    """Runs workers in allocations of Slurm.
+
+    :param run: the number of the leader's run.
+    :param setup: what every host is to know (see `toilcache.worker.allocation`).
+    :param clean: called once at the end of :meth:`shutdown`, to clean this node.
+    :param cleans_nodes: whether the other nodes are to be cleaned then.
+    """
+
+    def __init__(
+        self,
+        client: SlurmClient,
+        store: AbstractJobStore,
+        run: int,
+        placement: Placement,
+        fleet: Fleet,
+        setup: dict[str, Any],
+        clean: Callable[[], None],
+        cleans_nodes: Callable[[], bool],
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._run = run
+        self._placement = placement
+        self._fleet = fleet
+        self._clean = clean
+        self._cleans_nodes = cleans_nodes
+        self._work: Work = store.work(run)
+        self._work.make(setup)
+        self._claimant = f"leader-{run}"
+        self._queues = Queues(self._work, self._claimant)
+        self._hosts = Hosts()
+        self._adopted: set[Attempt] = set()
+        self._groups = client.partitions()
+        self._patience = Patience()
+        self._ready: list[Update] = []
+        self._submissions = 0
+        self._next_submit = 0.0
+        self._last_look = -LOOK_SECONDS
+        self._look_wanted = False
+        self._absent = False
+        self._avoid: set[str] = set()
+        self._pause = SHORTEST_PAUSE
+        self._closed = False
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(self._wake_reader, select.POLLIN)
+
+    # The verbs
+
+    def check(self, request: JobRequest) -> None:
+        needs = Needs(request.cores, request.memory, request.disk, request.accelerators)
+        lack = what_is_lacking(self._groups, needs, self._placement)
+        if lack is not None:
+            raise InsufficientSystemResources(
+                request.name, lack.resource, f"{lack.wanted:g}", f"at most {lack.most:g}", "any node of Slurm"
+            )
+
+    def submit(self, requests: Sequence[JobRequest]) -> None:
+        self._queues.add(requests)
+        self._pause = SHORTEST_PAUSE
+        self._submit_workers(time.monotonic())
+
+    def cancel(self, job_ids: Collection[str]) -> None:
+        for attempt in [*self._queues.of(job_ids), *(one for one in self._adopted if one[0] in job_ids)]:
+            if attempt in self._adopted or not self._queues.withdraw(attempt):
+                for work in {id(host.work): host.work for host in self._hosts.all.values()}.values():
+                    work.order(f"cancel {attempt[0]} {attempt[1]}")
+            else:
+                self._end(attempt, Verdict(Phase.ENDED, BatchJobExitReason.KILLED, "was cancelled"))
+
+    def running(self) -> dict[str, float]:
+        now = time.monotonic()
+        running = (host for host in self._hosts.running())
+        return {host.attempt[0]: now - host.attempt_since for host in running if host.attempt is not None}
+
+    def adopt(self) -> list[tuple[str, int]]:
+        """Seize what no host of an earlier run has begun, cancel what has not started, and find out what
+        runs.
+
+        A host of an earlier run that begins only now sees the newer run, and ends.
+        """
+        now = time.monotonic()
+        claims: list[tuple[Attempt, str]] = []
+        earlier = [work for work in map(self._store.work, range(1, self._run)) if work.exists()]
+        for work in earlier:
+            claims += seize(work, self._claimant)
+            self._hosts.read(work, now)
+        if earlier:
+            self._client.cancel_pending()
+        self._forget_updates(claims)
+        if self._hosts.all:
+            self._look(now)
+            for _ in self._hosts.settle(now):
+                continue  # the leader fences what had ended
+        self._adopted = {host.attempt for host in self._hosts.running() if host.attempt is not None}
+        return sorted(self._adopted)
+
+    def _forget_updates(self, claims: list[tuple[Attempt, str]]) -> None:
+        """A host that has claimed and not yet said so runs that attempt."""
+        said = {(job_id, version) for _, _, job_id, version in self._hosts.claimed}
+        self._hosts.claimed.clear()
+        for attempt, name in claims:
+            host = self._hosts.all.get(name)
+            if host is not None and attempt not in said and host.attempt is None:
+                host.attempt, host.attempt_since = attempt, time.monotonic()
+
+    def adopted(self, requests: Sequence[JobRequest]) -> None:
+        """Nothing is to be reserved: what runs has an allocation of its own."""
+
+    def wake(self) -> None:
+        try:
+            vfs.write(self._wake_writer, b"w")
+        except BlockingIOError:
+            return  # the pipe is full of earlier calls: it wakes anyway
+
+    def updates(self, timeout: float | None) -> list[Update]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            now = time.monotonic()
+            self._work_on(now)
+            left = None if deadline is None else deadline - time.monotonic()
+            if self._ready or (left is not None and left <= 0):
+                break
+            if self._sleep(left, time.monotonic() - now):
+                break
+        ready, self._ready = self._ready, []
+        return ready
+
+    def shutdown(self, fenced: bool = False) -> None:
+        """End the workers and clean the nodes; a leader that was fenced leaves all to the newer one."""
+        if self._closed:
+            return
+        self._closed = True
+        if not fenced:
+            self._end_workers()
+        self._clean()
+
+    # One round of work
+
+    def _sleep(self, left: float | None, cost: float) -> bool:
+        """Wait for a while, longer when nothing happens or a round is costly; True if woken."""
+        outstanding = self._queues.outstanding or self._adopted
+        pause = max(self._pause, 5 * cost) if outstanding else None
+        self._pause = min(1.3 * self._pause, LONGEST_PAUSE)
+        limits = [seconds for seconds in (left, pause) if seconds is not None]
+        if not self._poll.poll(1000.0 * min(limits) if limits else None):
+            return False
+        os.read(self._wake_reader, 65536)
+        return True
+
+    def _work_on(self, now: float) -> None:
+        self._hear(self._hosts.read(self._work, now))
+        for work in {id(host.work): host.work for host in self._hosts.all.values()}.values():
+            if work.run != self._run:
+                self._hear(
+                    self._hosts.read(work, now, [h.name for h in self._hosts.all.values() if h.work is work])
+                )
+        if now >= self._last_look + LOOK_SECONDS and self._should_look(now):
+            self._look(now)
+        self._hear(self._hosts.settle(now))
+        self._part_with_hosts()
+        self._give_up_what_cannot_start()
+        self._submit_workers(now)
+
+    def _hear(self, updates: list[Update]) -> None:
+        for queue, place, _, _ in self._hosts.claimed:
+            self._queues.claimed(queue, place)
+        if updates or self._hosts.claimed:
+            self._pause = SHORTEST_PAUSE
+        self._hosts.claimed.clear()
+        for update in updates:
+            if isinstance(update, Ended):
+                self._told(update)
+            else:
+                self._ready.append(update)
+
+    def _told(self, end: Ended) -> None:
+        """Pass an end on, once."""
+        attempt = (end.job_id, end.version)
+        if attempt in self._adopted:
+            self._adopted.discard(attempt)
+            self._ready.append(end)
+        elif self._queues.ended(attempt):
+            self._ready.append(end)
+
+    def _end(self, attempt: Attempt, verdict: Verdict) -> None:
+        self._told(end_of(attempt, verdict))
+
+    def _part_with_hosts(self) -> None:
+        """Give the ends of what hosts claimed in their last moment, and remove their logs."""
+        for host in self._hosts.settled:
+            if host.work.run == self._run:
+                for attempt in self._queues.claims_of(host.name):
+                    self._end(attempt, Verdict(Phase.ENDED, words="was lost: its worker ended at once"))
+            host.work.forget_host(host.name)
+        for host in self._hosts.settled:
+            if host.broken is not None and host.claims == 0 and host.queue:
+                self._end_all(self._queues[host.queue], f"cannot be run by its worker: {host.broken}")
+        self._hosts.settled.clear()
+
+    # Slurm
+
+    def _should_look(self, now: float) -> bool:
+        """Ask only while something is outstanding that the logs leave open."""
+        if not self._queues.outstanding and not self._adopted:
+            return False
+        waiting = self._fleet.waiting(self._hosts.heard) > 0
+        return self._look_wanted or waiting or self._hosts.is_doubtful(now, DOUBT_SECONDS)
+
+    def _look(self, now: float) -> None:
+        self._last_look = now
+        try:
+            look = self._client.look_back() if self._absent else self._client.look()
+        except SlurmError as error:
+            logger.info("%s; nothing is concluded from that", error)
+            return
+        self._look_wanted = False
+        self._hosts.see(look)
+        self._absent = not self._absent and any(
+            host.began and host.sighting.task not in look.tasks for host in self._hosts.all.values()
+        )
+        self._fleet.see(look, self._hosts.heard, now)
+
+    def _submit_workers(self, now: float) -> None:
+        """Ask for more workers where there is work for them; one call at a time, spaced."""
+        if now < self._next_submit or self._patience.left(now) or self._look_wanted:
+            return
+        for queue in self._queues:
+            if queue.unclaimed:
+                hosts = [host for host in self._hosts.all.values() if host.work is self._work]
+                idle = sum(host.is_idle and host.queue == queue.name for host in hosts)
+                size = self._fleet.wanted(
+                    queue.name, len(queue.unclaimed), idle, len(hosts), self._hosts.heard
+                )
+                if size:
+                    self._submit_array(queue, size, now)
+                    return
+
+    def _submit_array(self, queue: Queue, size: int, now: float) -> None:
+        """Note what is about to be done, then do it."""
+        self._store.check_run(self._run)
+        self._submissions += 1
+        tag = f"toilcache.{self._run}.{self._submissions}"
+        self._work.note(f"intent {tag} {queue.name} {size}")
+        argv = commands.sbatch(
+            self._placement,
+            queue.needs,
+            size,
+            name=self._client.name,
+            tag=tag,
+            output=self._work.output("%A_%a"),
+            partition=choose_partition(self._groups, queue.needs, self._placement),
+            avoid=sorted(self._avoid),
+        )
+        self._next_submit = now + SUBMIT_SECONDS
+        try:
+            made = self._client.submit(argv, commands.batch_script(self._worker("enter", queue.name)))
+        except SlurmError as error:
+            self._refused(queue, size, error, now)
+            return
+        self._patience.worked()
+        self._work.note(f"made {tag} {made.job_id}")
+        self._fleet.made(made.job_id, size, queue.name, now)
+
+    def _worker(self, verb: str, queue: str, *more: str) -> list[str]:
+        argv = [sys.executable, "-c", _START, "toilcache.worker"]
+        return [*argv, verb, self._store.locator, str(self._run), queue, *more]
+
+    def _refused(self, queue: Queue, size: int, error: SlurmError, now: float) -> None:
+        if error.trouble is Trouble.PERMANENT:
+            self._end_all(queue, f"cannot be submitted to Slurm: {error.text}")
+            return
+        if error.trouble is Trouble.LIMIT:
+            self._fleet.too_many(size)
+        self._look_wanted = error.trouble is Trouble.AMBIGUOUS
+        logger.warning("%s; trying again in %.0f s", error, self._patience.failed(now))
+
+    def _give_up_what_cannot_start(self) -> None:
+        """Workers that ended before they began: avoid their nodes; if all do so, fail what waits."""
+        for name, failures in self._fleet.failures.items():
+            if not failures or not name:
+                continue
+            arrays = self._fleet.arrays
+            some_work = any(job in arrays and arrays[job].queue == name for job, _ in self._hosts.heard)
+            if some_work:
+                self._avoid |= {state.node for state in failures if state.node and "," not in state.node}
+                failures.clear()
+            elif len(failures) >= FAILED_STARTS or not self._fleet.waiting(self._hosts.heard, name):
+                state = failures[-1]
+                self._end_all(
+                    self._queues[name],
+                    f"cannot be run: its workers ended on {state.node or 'no node'} before they began "
+                    f"({state.state}, {state.reason}){self._last_output()}",
+                )
+                failures.clear()
+
+    def _last_output(self) -> str:
+        """What the last worker printed, or what it means that none could print anything."""
+        place = os.path.dirname(self._work.output(""))
+        for entry in sorted(os.scandir(place), key=lambda entry: entry.stat().st_mtime, reverse=True):
+            with open(entry.path, "rb") as file:
+                lines = file.read().decode("utf-8", "replace").strip().splitlines()
+            if lines:
+                return f": {lines[-1]}"
+        return f"; are {self._store.locator} and {sys.executable} visible on the nodes?"
+
+    def _end_all(self, queue: Queue, words: str) -> None:
+        """End every attempt of a queue that nobody has begun."""
+        waiting = [queue.attempts[place] for place in sorted(queue.unclaimed)]
+        for attempt in waiting:
+            if self._queues.withdraw(attempt):
+                self._end(attempt, Verdict(Phase.ENDED, BatchJobExitReason.ERROR, words))
+
+    def _end_workers(self) -> None:
+        """Tell all hosts to go, wait for them, cancel the rest, and clean the nodes that none has cleaned."""
+        cleans = self._cleans_nodes()
+        works = {host.work.run: host.work for host in self._hosts.all.values()} | {self._run: self._work}
+        for work in works.values():
+            work.order("stop clean" if cleans else "stop")
+        if not self._fleet.arrays and not self._hosts.all:
+            return
+        try:
+            self._client.cancel_pending()
+            self._await_hosts(time.monotonic() + STOP_SECONDS)
+            self._client.cancel_all()
+        except SlurmError as error:
+            logger.warning("%s; cancel the jobs named %s by hand", error, self._client.name)
+        if cleans:
+            nodes = [str(info["host"]) for info in self._store.nodes().values()]
+            dirty = sorted(node for node in set(nodes) if not self._hosts.clean.get(node))
+            clean_nodes(self._client, self._placement, dirty, self._worker, self._work)
+
+    def _await_hosts(self, deadline: float) -> None:
+        while time.monotonic() < deadline:
+            now = time.monotonic()
+            for work in {host.work.run: host.work for host in self._hosts.all.values()}.values():
+                self._hosts.read(work, now)
+            self._hosts.settle(now)
+            if not self._hosts.all:
+                return
+            time.sleep(0.05)

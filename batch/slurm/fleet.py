@@ -1,0 +1,115 @@
+"""The arrays of workers that were submitted: how many tasks of them may still begin, and how many more to ask
+for.
+
+Pure but for its log: knows arrays, looks and numbers. Must not call Slurm. Workers take work for themselves,
+so one too many does no harm and an answer that got lost needs no repair: an array that Slurm has under our
+name is ours, whatever we know of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Set
+
+from toilcache.batch.slurm.evidence import ABSENCE_GRACE, MARGIN, Look, Task, TaskState
+from toilcache.batch.slurm.states import Phase, verdict
+
+logger = logging.getLogger(__name__)
+
+FIRST_ARRAY = 100
+"""So many workers are asked for at first; each further array, once all have begun, doubles that."""
+
+FAILED_STARTS = 3
+"""After so many workers of a queue that ended before they began, and none that did, something is wrong for
+all.
+"""
+
+
+class Array:
+    """One submitted array; a job that was found under our name and that we know nothing of has no queue."""
+
+    def __init__(self, job_id: int, size: int, queue: str, now: float) -> None:
+        self.job_id = job_id
+        self.size = size
+        self.queue = queue
+        self.since = now
+        self.failed: dict[int, TaskState] = {}
+        self.over = False
+        self._absent_since: float | None = None
+
+    def see(self, look: Look, heard: Set[Task]) -> list[TaskState]:
+        """Take in a look; return the tasks that newly turn out to have ended before they began."""
+        if self.over or look.at < self.since + MARGIN:
+            return []
+        if self.job_id not in look.arrays:
+            self._absent_since = self._absent_since or look.at
+            self.over = look.at >= self._absent_since + ABSENCE_GRACE
+            return []
+        self._absent_since = None
+        failed = {}
+        for index in range(self.size):
+            state = look.tasks.get((self.job_id, index))
+            if state is None or (self.job_id, index) in heard or index in self.failed:
+                continue
+            if verdict(state.state).phase is Phase.ENDED:
+                failed[index] = state
+        self.failed |= failed
+        return list(failed.values())
+
+    def waiting(self, heard: Set[Task]) -> int:
+        """Return how many tasks may still begin."""
+        if self.over:
+            return 0
+        begun = sum((self.job_id, index) in heard for index in range(self.size) if index not in self.failed)
+        return self.size - len(self.failed) - begun
+
+
+class Fleet:
+    """All arrays of a run, and how many workers to ask for next."""
+
+    def __init__(self, most_per_array: int, most_jobs: int, max_workers: int | None, reuse: bool) -> None:
+        self._most_per_array = most_per_array
+        self._most_jobs = most_jobs
+        self._max_workers = max_workers
+        self._reuse = reuse
+        self._next: dict[str, int] = {}
+        self.arrays: dict[int, Array] = {}
+        self.failures: dict[str, list[TaskState]] = {}
+
+    def made(self, job_id: int, size: int, queue: str, now: float) -> None:
+        """An array was submitted."""
+        self.arrays.setdefault(job_id, Array(job_id, size, queue, now))
+        self._next[queue] = 2 * size if self._reuse else size
+
+    def see(self, look: Look, heard: Set[Task], now: float) -> None:
+        """Take in a look: workers that failed to start, and arrays whose submission we never heard of."""
+        for job_id in look.arrays - self.arrays.keys():
+            if any(
+                array == job_id and verdict(state.state).phase is not Phase.ENDED
+                for (array, _), state in look.tasks.items()
+            ):
+                logger.info("Slurm has an array %d of this workflow that it did not tell us of", job_id)
+                self.arrays[job_id] = Array(job_id, 0, "", now)
+        for array in self.arrays.values():
+            self.failures.setdefault(array.queue, []).extend(array.see(look, heard))
+
+    def waiting(self, heard: Set[Task], queue: str | None = None) -> int:
+        """Return how many workers, of a queue or of all, may still begin."""
+        return sum(a.waiting(heard) for a in self.arrays.values() if queue is None or a.queue == queue)
+
+    def wanted(self, queue: str, unclaimed: int, idle: int, hosts: int, heard: Set[Task]) -> int:
+        """Return how many workers to ask for now, 0 if those that are there or on their way will do."""
+        waiting = self.waiting(heard, queue)
+        room = self._most_jobs - self.waiting(heard) - hosts
+        if self._max_workers is not None:
+            room = min(room, self._max_workers - self.waiting(heard) - hosts)
+        if self._reuse:
+            if waiting:
+                return 0
+            missing = min(unclaimed - idle, self._next.get(queue, FIRST_ARRAY))
+        else:
+            missing = unclaimed - waiting
+        return max(0, min(missing, room, self._most_per_array))
+
+    def too_many(self, asked: int) -> None:
+        """Slurm takes no array of that size now: ask for smaller ones."""
+        self._most_per_array = max(1, asked // 2)

@@ -1,0 +1,64 @@
+"""Makes the adapter for Slurm of a workflow's configuration: the one place where options become its parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from toilcache.batch.host_process import THREAD_VARIABLES, run_marker
+from toilcache.batch.slurm import commands
+from toilcache.batch.slurm.adapter import SlurmAdapter
+from toilcache.batch.slurm.client import SlurmClient
+from toilcache.batch.slurm.fleet import Fleet
+from toilcache.batch.slurm.hosts import IDENTITY
+from toilcache.config import Config
+from toilcache.job_store.abstract import AbstractJobStore
+
+
+def make_adapter(
+    config: Config,
+    store: AbstractJobStore,
+    run: int,
+    setup: dict[str, Any],
+    clean: Callable[[], None],
+    cleans_nodes: Callable[[], bool],
+) -> SlurmAdapter:
+    """Return the adapter; `setup` is the first message to a host as any adapter sends it.
+
+    :raises ProcessError: there is no Slurm here.
+    """
+    workflow_id = str(config.workflowID)
+    client = SlurmClient(f"toilcache-{workflow_id[:16]}", config.slurmClusters)
+    placement = commands.Placement(
+        account=config.slurmAccount,
+        partition=config.slurmPartition,
+        qos=config.slurmQos,
+        constraint=config.slurmConstraint,
+        reservation=config.slurmReservation,
+        clusters=config.slurmClusters,
+        time=config.slurmTime,
+        memory_as=config.slurmMemory,
+        arguments=tuple(config.slurmArgs),
+    )
+    limits = client.limits()
+    fleet = Fleet(limits.array, limits.jobs, config.maxWorkers, config.workerReuse)
+    whole = setup | _of_allocations(config, run_marker(workflow_id, run))
+    return SlurmAdapter(client, store, run, placement, fleet, whole, clean, cleans_nodes)
+
+
+def _of_allocations(config: Config, marker: str) -> dict[str, Any]:
+    """Return what a host in an allocation needs to know besides (see `toilcache.worker.allocation`)."""
+    return {
+        "environment": commands.leader_environment(os.environ),
+        "own_prefixes": commands.OWN_PREFIXES,
+        "own_names": commands.OWN_NAMES,
+        "thread_variables": THREAD_VARIABLES,
+        "marker": marker.split("=", 1),
+        "identity": IDENTITY,
+        "end_variable": "SLURM_JOB_END_TIME",
+        "time": config.slurmTime,
+        "lifetime": config.workerLifetime,
+        "idle": config.workerIdleTime,
+        "max_jobs": config.workerMaxJobs if config.workerReuse else 1,
+    }

@@ -1,0 +1,191 @@
+"""Work that hosts on other nodes take for themselves: queues of attempts, claims, and what hosts say.
+
+Knows the files below `work/RUN` and which of them are made once, appended to, or replaced. Must not know a
+scheduler, what an attempt does, nor how the backend keeps bytes.
+
+* A queue is a list that only grows, one line of fixed length for each attempt: the leader appends, hosts
+  read.
+* A claim is a key that is put if absent, and names the host: so each attempt is begun by one host at most.
+  The leader withdraws an attempt by claiming it itself. Claims lie in blocks of 64, so that what is left of a
+  queue is found by listing few names.
+* A host's log is appended to by that host (its job processes included) and read by the leader; a line counts
+  once it ends in a newline.
+* Orders are appended to by the leader and read by all hosts.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from contextlib import suppress
+
+from toilcache.job_store import layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, BinaryIO, TypeAlias
+
+    from toilcache.job_store.backend import Backend
+
+    Attempt: TypeAlias = tuple[str, int]
+
+BLOCK = 64
+_LINE = 28
+_NAME = re.compile(r"[a-z0-9.-]{1,80}")
+
+
+class Work:
+    """The work of one run of the leader."""
+
+    def __init__(self, backend: Backend, run: int) -> None:
+        """Serve the keys of a run; nothing is made before `make`."""
+        self._backend = backend
+        self.run = run
+
+    def make(self, setup: dict[str, Any]) -> None:
+        """Begin, with what every host is to know; it may hold secrets, and only the owner can read it."""
+        for part in ("", "q", "w", "out"):
+            self._make(layout.work(self.run, part))
+        self._backend.put(layout.work(self.run, "setup"), pickle.dumps(setup, 4))
+
+    def exists(self) -> bool:
+        """Say whether a run has ever begun here."""
+        return self._backend.has(layout.work(self.run, "setup"))
+
+    def setup(self) -> dict[str, Any]:
+        """Return what `make` was given."""
+        content: dict[str, Any] = pickle.loads(self._backend.get(layout.work(self.run, "setup")))
+        return content
+
+    def output(self, pattern: str) -> str:
+        """Name the place for what allocations print."""
+        return self._backend.where(layout.work(self.run, f"out/{pattern}"))
+
+    # Queues
+
+    def queues(self) -> list[str]:
+        """Return the names of all queues; there is one for each shape of jobs, so they are few."""
+        return [name for name in self._backend.names(layout.work(self.run, "q")) if _NAME.fullmatch(name)]
+
+    def add(self, queue: str, known: int, attempts: Sequence[Attempt]) -> None:
+        """Append attempts to a queue that holds `known` of them; the first makes the queue."""
+        if known == 0:
+            self._make(layout.work(self.run, f"q/{queue}"))
+        for block in range((known + BLOCK - 1) // BLOCK, (known + len(attempts) + BLOCK - 1) // BLOCK):
+            self._make(self._block(queue, block))
+        lines = b"".join(b"%-16s %10d\n" % (job_id.encode("ascii"), version) for job_id, version in attempts)
+        with self._backend.append(self._list(queue)) as stream:
+            stream.write(lines)
+
+    def read(self, queue: str, known: int) -> list[Attempt]:
+        """Return the attempts of a queue after the first `known`."""
+        found = []
+        for line in self._tail(self._list(queue), known * _LINE)[0]:
+            job_id, version = line.split()
+            found.append((job_id.decode("ascii"), int(version)))
+        return found
+
+    def claim(self, queue: str, number: int, claimant: str) -> bool:
+        """Take the attempt at this place of a queue, for ever; False if somebody has it."""
+        key = f"{self._block(queue, number // BLOCK)}/{number}"
+        try:
+            won = self._backend.put_if_absent(key, claimant.encode("ascii"))
+        except FileNotFoundError:
+            raise
+        except OSError:
+            won = False  # an error is no answer: the claim may have arrived
+        return won or self.claimant(queue, number) == claimant
+
+    def claimed(self, queue: str, block: int) -> set[int]:
+        """Return which places of a block are taken."""
+        return {int(name) for name in self._backend.names(self._block(queue, block)) if name.isdecimal()}
+
+    def claimant(self, queue: str, number: int) -> str | None:
+        """Return who has claimed a place; None if nobody has."""
+        try:
+            return self._backend.get(f"{self._block(queue, number // BLOCK)}/{number}").decode("ascii")
+        except FileNotFoundError:
+            return None
+
+    # What is said
+
+    def hosts(self) -> list[str]:
+        """Return the names of the hosts that have a log."""
+        return [name for name in self._backend.names(layout.work(self.run, "w")) if _NAME.fullmatch(name)]
+
+    def open_log(self, host: str) -> BinaryIO:
+        """Open a host's log for appending."""
+        return self._backend.append(layout.work(self.run, f"w/{host}"))
+
+    def read_log(self, host: str, offset: int) -> tuple[list[bytes], int]:
+        """Return the whole lines of a host's log from an offset on, and where they end."""
+        return self._tail(layout.work(self.run, f"w/{host}"), offset)
+
+    def last_word(self, host: str) -> float:
+        """Return when a host last said something, by the clock of the storage."""
+        return self._backend.modified(layout.work(self.run, f"w/{host}"))
+
+    def forget_host(self, host: str) -> None:
+        """Remove the log of a host of which everything is known."""
+        self._backend.delete(layout.work(self.run, f"w/{host}"))
+
+    def order(self, line: str) -> None:
+        """Tell all hosts something."""
+        self._append("orders", line)
+
+    def orders(self, offset: int) -> tuple[list[bytes], int]:
+        """Return the orders from an offset on, and where they end."""
+        return self._tail(layout.work(self.run, "orders"), offset)
+
+    def note(self, line: str) -> None:
+        """Write into the leader's own book; it is read by a later leader."""
+        self._append("book", line)
+
+    def notes(self) -> list[bytes]:
+        """Return the lines of the leader's book."""
+        return self._tail(layout.work(self.run, "book"), 0)[0]
+
+    def _append(self, part: str, line: str) -> None:
+        with self._backend.append(layout.work(self.run, part)) as stream:
+            stream.write(line.encode("utf-8", "surrogateescape") + b"\n")
+
+    def _tail(self, key: str, offset: int) -> tuple[list[bytes], int]:
+        """Read whole lines; opening the key anew is what shows news on NFS."""
+        try:
+            with self._backend.reader(key) as stream:
+                stream.seek(offset)
+                data = stream.read()
+        except FileNotFoundError:
+            return [], offset
+        whole = data[: data.rfind(b"\n") + 1]
+        return whole.splitlines(), offset + len(whole)
+
+    def _make(self, scope: str) -> None:
+        with suppress(FileExistsError):
+            self._backend.make_scope(scope)
+
+    def _list(self, queue: str) -> str:
+        return layout.work(self.run, f"q/{queue}/list")
+
+    def _block(self, queue: str, block: int) -> str:
+        return layout.work(self.run, f"q/{queue}/{block}")
+
+
+def queue_name(cores: float, memory: int, disk: int, accelerators: int, preemptible: bool) -> str:
+    """Name the queue of jobs that need this: numbers with dashes between them, so that hosts can compare."""
+    return f"{cores:.3f}-{memory}-{disk}-{accelerators}-{int(preemptible)}"
+
+
+def queue_needs(name: str) -> tuple[float, int, int, int, bool]:
+    """Return what :func:`queue_name` was given."""
+    cores, memory, disk, accelerators, preemptible = name.split("-")
+    return float(cores), int(memory), int(disk), int(accelerators), preemptible == "1"
+
+
+def fits(queue: str, host: str) -> bool:
+    """Tell whether a host that was made for one queue has room for the jobs of another."""
+    wanted, there = queue_needs(queue), queue_needs(host)
+    return (
+        all(want <= has for want, has in zip(wanted[:3], there[:3], strict=True)) and wanted[3:] == there[3:]
+    )
