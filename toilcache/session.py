@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from toilcache.config import Config, wants_cleaning
-from toilcache.errors import LeaderFencedError, ToilcacheError, WorkflowStopped
+from toilcache.errors import CoordinationDirError, LeaderFencedError, ToilcacheError, WorkflowStopped
 from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.job.description import JobDescription
 from toilcache.job.job import Job
@@ -23,7 +23,7 @@ from toilcache.leader.report import Reporter
 from toilcache.leader.signals import Signals, StopOnce
 from toilcache.leadership import take_lead
 from toilcache.logs import set_up_logging
-from toilcache.node.coordination import leader_lock, node_dirs
+from toilcache.node.coordination import NodeHold, leader_lock, node_dirs
 from toilcache.systems import make_adapter
 
 logger = logging.getLogger(__name__)
@@ -75,8 +75,17 @@ class Session:
         store.write_leader_pid()
         store.write_leader_node_id()
         self._dirs = node_dirs(str(config.workflowID), config.workDir, config.coordinationDir, create=False)
-        self._hold = self._dirs.hold(self._run)
+        self._hold = self._hold_node()
         stack.callback(self._clean_node)
+
+    def _hold_node(self) -> NodeHold:
+        try:
+            return self._dirs.hold(self._run)
+        except OSError as error:
+            raise CoordinationDirError(
+                f"cannot use {error.filename or self._dirs.coordination!r}: {error.strerror}; "
+                "make it usable, or choose another place with --coordinationDir and --workDir"
+            ) from error
 
     def start(self, root_job: Job) -> Any:
         """Run a new workflow; see :meth:`toilcache.workflow.Toil.start`."""
@@ -104,9 +113,7 @@ class Session:
         with ExitStack() as stack:
             stack.callback(self._stop.listen)
             stack.callback(reporter.close)
-            adapter = make_adapter(
-                self.config, store, self._dirs, self._run, self._clean_node, self._wants_clean_nodes
-            )
+            adapter = make_adapter(self.config, store, self._dirs, self._run, self._clean_node)
             stack.callback(lambda: adapter.shutdown(fenced=self._fenced))
             adopted = [] if new_root is not None else adapter.adopt()
             root = new_root or self._mended_root(workers_live=bool(adopted))
@@ -137,11 +144,16 @@ class Session:
         The lead stays with us: results may still be exported, and the job store is ours to remove.
         """
         self._hold.close()
-        if not self._wants_clean_nodes():
+        if self._fenced or not wants_cleaning(self.config.cleanWorkDir, failed=self._node_failed):
             return
         try:
             AbstractFileStore.shutdownFileStore(
                 str(self.config.workflowID), self.config.workDir, self.config.coordinationDir
+            )
+        except OSError as error:  # the result is there; what stays behind must not hide it
+            logger.warning(
+                "cannot remove what the workflow has left on this node: %s; remove %s and %s by hand",
+                *(error, self._dirs.coordination, self._dirs.work),
             )
 
     def close(self, *, failed: bool) -> None:
@@ -152,14 +164,6 @@ class Session:
                 self.store.check_run(self._run)
                 self.store.destroy()
 
-        except OSError as error:  # the result is there; what stays behind must not hide it
-            logger.warning(
-                "cannot remove what the workflow has left on this node: %s; remove %s and %s by hand",
-                *(error, self._dirs.coordination, self._dirs.work),
-            )
-
-    def _wants_clean_nodes(self) -> bool:
-        return not self._fenced and wants_cleaning(self.config.cleanWorkDir, failed=self._node_failed)
     def _report_stop(self) -> None:
         if self._stop.why:
             logger.error("%s before the workflow had ended", self._stop.why)
