@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.crash import matrix_workflow
 from tests.fakes.faults import HOST, KILL_BEFORE, LEADER, WORKER, Plan
@@ -104,10 +104,16 @@ class Run:
 
     def commits(self) -> Counter[str]:
         """How often the leaders took note of each job's commit."""
+        return Counter(event["job"] for event in self._events() if event["e"] == "commit")
+
+    def failures(self) -> int:
+        """How often they took note of a failure."""
+        return sum(event["e"] == "fail" for event in self._events())
+
+    def _events(self) -> list[dict[str, Any]]:
         journals = self.place.store.glob("journal/*")
         lines = [line for journal in journals for line in journal.read_bytes().splitlines()]
-        events = [json.loads(line) for line in lines if line.endswith(b"}")]
-        return Counter(event["job"] for event in events if event["e"] == "commit")
+        return [json.loads(line) for line in lines if line.endswith(b"}")]
 
 
 def survive(base: Path, case: Case) -> Plan:

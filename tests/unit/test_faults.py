@@ -47,7 +47,7 @@ def test_steps_are_counted_and_the_names_put_back(tmp_path: Path) -> None:
         save(tmp_path / "place" / "data")
         save(tmp_path / "elsewhere" / "data")
         os.close(vfs.open(str(tmp_path / "place" / "data"), os.O_RDONLY))
-    assert calls(plan) == ["open", "write", "fsync", "rename", "fsync"]
+    assert calls(plan) == ["create", "write", "fsync", "rename", "fsync"]
     assert [getattr(vfs, name) for name in vfs.__all__] == usual
 
 
@@ -62,7 +62,7 @@ def test_streams_and_descriptors_have_paths(tmp_path: Path) -> None:
         os.close(reader)
         os.close(writer)
     assert [(step.call, step.path) for step in plan.steps()] == [
-        ("open", f"{tmp_path}/a\\nb"),
+        ("create", f"{tmp_path}/a\\nb"),
         ("stream.write", f"{tmp_path}/a\\nb"),
     ]
     assert (tmp_path / "a\nb").read_bytes() == b"content"
@@ -131,7 +131,7 @@ def test_an_error_lasts_until_the_disk_is_freed(tmp_path: Path) -> None:
         save(tmp_path / "place" / "data")
 
 
-def test_a_full_disk_refuses_statements_and_allows_removal(tmp_path: Path) -> None:
+def test_a_full_disk_refuses_what_needs_space(tmp_path: Path) -> None:
     connection = None
     with injected(Plan(tmp_path / "trace", 2, ENOSPC)):
         connection = vfs.connect(str(tmp_path / "base"), 1.0)
@@ -141,7 +141,10 @@ def test_a_full_disk_refuses_statements_and_allows_removal(tmp_path: Path) -> No
     full = tmp_path / "full"
     full.touch()
     with injected(Plan(tmp_path / "trace", 1, ENOSPC, flag=full)):
+        os.close(vfs.open(str(tmp_path / "base"), os.O_RDWR | os.O_CREAT))
         vfs.unlink(str(tmp_path / "base"))
+        with pytest.raises(OSError, match="No space left"):
+            vfs.open(str(tmp_path / "base"), os.O_RDWR | os.O_CREAT)
 
 
 def test_all_processes_of_a_workflow_are_seen(tmp_path: Path) -> None:

@@ -30,23 +30,17 @@ WIDTH = 240
 LEADER, HOST, WORKER, ANY, SELF = "leader", "host", "worker", "any", "self"
 KILL_BEFORE, KILL_AFTER, ENOSPC, EIO = "kill-before", "kill-after", "ENOSPC", "EIO"
 
-# The calls that a full disk refuses; a broken one refuses these and the rest.
+# The calls that a full disk refuses; a broken one refuses these and the rest. To create is to open what is
+# not there yet.
+MAKING = {"create", "link", "symlink", "mkdir", "makedirs"}
 NEED_SPACE = {
-    *(
-        "open",
-        "write",
-        "stream.write",
-        "sendfile",
-        "copy_file_range",
-        "posix_fallocate",
-        "ftruncate",
-        "ioctl",
-    ),
-    *("link", "symlink", "rename", "mkdir", "makedirs", "connect", "execute", "ioctl"),
+    *(*MAKING, "write", "stream.write", "sendfile", "copy_file_range", "posix_fallocate", "ftruncate"),
+    *("rename", "connect", "execute", "ioctl"),
 }
-NEED_DISK = {*NEED_SPACE, "unlink", "rmdir", "chmod", "fchmod", "utime", "fsync", "sync", "syncfs"}
+NEED_DISK = {*NEED_SPACE, "open", "unlink", "rmdir", "chmod", "fchmod", "utime", "fsync", "sync", "syncfs"}
 REFUSED = {ENOSPC: NEED_SPACE, EIO: NEED_DISK}
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | (os.O_TMPFILE & ~os.O_DIRECTORY)
+_CREATING = os.O_CREAT | (os.O_TMPFILE & ~os.O_DIRECTORY)
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | _CREATING
 _TWO_PATHS = frozenset({"link", "rename", "symlink", "copy_file_range"})
 _HIGH = 700
 
@@ -134,7 +128,6 @@ class Steps:
         self._role = role
         self._first = os.getpid()
         self._pid = 0
-        self._calls = REFUSED.get(plan.then)
 
     def step(self, call: str, path: str, make: Callable[[], Any]) -> Any:
         """Make a step, unless it is the one that goes wrong."""
@@ -148,7 +141,7 @@ class Steps:
     def _before(self, call: str, path: str) -> bool:
         """Take note of a step that is about to be made; True if somebody is to be killed after it."""
         plan = self._plan
-        if not path.startswith(plan.under) or (self._calls is not None and call not in self._calls):
+        if not path.startswith(plan.under) or not self._can_fail(call, path):
             return False
         if plan.flag is not None and os.path.exists(plan.flag):
             self._fail(call, path)
@@ -164,6 +157,13 @@ class Steps:
             _touch(plan.flag)
         self._fail(call, path)
         return False
+
+    def _can_fail(self, call: str, path: str) -> bool:
+        """True for a step that can go wrong in the way of the plan; what is there needs no space."""
+        calls = REFUSED.get(self._plan.then)
+        if calls is NEED_SPACE and call in MAKING and os.path.lexists(path):
+            return False
+        return calls is None or call in calls
 
     def _kill(self) -> None:
         """Kill the victim as kill -9 does: nothing is flushed and nobody is asked."""
@@ -317,10 +317,10 @@ def _counted(steps: Steps, name: str, original: Callable[..., Any]) -> Callable[
 
 
 def _open(steps: Steps, name: str, original: Callable[..., int]) -> Callable[..., int]:
-    counted = _counted(steps, name, original)
+    opening, creating = (_counted(steps, word, original) for word in ("open", "create"))
 
     def call(path: Any, flags: int, *arguments: Any, **named: Any) -> int:
-        chosen = counted if flags & _WRITING else original
+        chosen = creating if flags & _CREATING else opening if flags & _WRITING else original
         return chosen(path, flags, *arguments, **named)
 
     return call

@@ -1,0 +1,171 @@
+"""ENOSPC and EIO at step n in the leader, hosts and workers: once, and until the disk is freed (I1, I2, I8).
+
+The workflow ends right, or the leader ends with one line for a person and `--restart` finishes it. What a
+worker cannot write when its job ends costs no try. `make test` tries a few steps, drawn by a printed seed
+(DISK_ERRORS_SEED); `make soak` tries them all.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import random
+import shutil
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.crash import matrix_workflow
+from tests.crash.matrix import ROLES, Run, phase
+from tests.fakes.faults import EIO, ENOSPC, LEADER, WORKER, Plan
+
+pytestmark = pytest.mark.crash
+
+SEED = int(os.environ.get("DISK_ERRORS_SEED", "1"))
+AT_ONCE = int(os.environ.get("DISK_ERRORS_AT_ONCE", "2"))
+SAMPLE = 2
+FULL_SECONDS = 0.2
+ONCE, LASTING = "once", "lasting"
+CELLS = list(itertools.product((ENOSPC, EIO), (ONCE, LASTING), ROLES))
+
+
+class Result(NamedTuple):
+    """What came of one error; without a fault everything was as it must be."""
+
+    reached: bool
+    phase: str
+    outcome: str
+    fault: str
+
+
+class freed:
+    """Frees the disk, for a block, a moment after it was full."""
+
+    def __init__(self, flag: Path) -> None:
+        self._flag = flag
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.01):
+            if self._flag.exists():
+                time.sleep(FULL_SECONDS)
+                self._flag.unlink()
+                return
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def survive(base: Path, cell: tuple[str, str, str], step: int) -> Result:
+    """Have an error at a step; returns what came of it."""
+    then, how, role = cell
+    run = Run(base)
+    flag = base / "full"
+    plan = Plan(base / "trace", step, then, role, flag=flag if how == LASTING else None, under=run.place.base)
+    with freed(flag):
+        finished = run.start(**plan.environment())
+    where = phase(plan.steps()[:step]) if plan.happened else ""
+    outcome = "went on"
+    if finished.status != 0:
+        finished.check_refused()
+        outcome = "restarted"
+        finished = run.go_on()
+    finished.check_result(matrix_workflow.EXPECTED)
+    if (role, where) == (WORKER, "commit"):
+        assert (outcome, run.failures()) == ("went on", 1)
+    run.check_end()
+    return Result(plan.happened, where, outcome, "")
+
+
+def result(base: Path, cell: tuple[str, str, str], step: int) -> Result:
+    """Try one case; its directory is kept if it fails."""
+    try:
+        seen = survive(base, cell, step)
+    except Exception:  # of whatever kind, the other steps are tried too
+        return Result(True, "", "", f"{'-'.join(cell)} at step {step}\n{traceback.format_exc()}see {base}\n")
+    shutil.rmtree(base)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def length(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], int]:
+    """How many steps of a role can fail in a way; a few more or less each time."""
+
+    @functools.cache
+    def count(then: str, role: str) -> int:
+        run = Run(tmp_path_factory.mktemp("count") / "run")
+        plan = Plan(run.base / "trace", 0, then, role, under=run.place.base)
+        run.start(**plan.environment()).check_result(matrix_workflow.EXPECTED)
+        return len(plan.steps())
+
+    return count
+
+
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+def test_an_error_at_some_steps(
+    tmp_path: Path, cell: tuple[str, str, str], length: Callable[[str, str], int]
+) -> None:
+    count = length(cell[0], cell[2])
+    draw = random.Random(f"{SEED} {cell}")
+    bounds = [1 + count * part // SAMPLE for part in range(SAMPLE + 1)]
+    steps = [draw.randrange(low, high) for low, high in itertools.pairwise(bounds)]
+    print(f"seed {SEED}, of {count} steps: {steps}")
+    results = [result(tmp_path / str(step), cell, step) for step in steps]
+    assert not any(each.fault for each in results), "\n".join(each.fault for each in results)
+    assert any(each.reached for each in results)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+def test_an_error_at_every_step(tmp_path: Path, cell: tuple[str, str, str]) -> None:
+    results: list[Result] = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for first in itertools.count(1, 4 * AT_ONCE):
+            steps = range(first, first + 4 * AT_ONCE)
+            results += pool.map(lambda step: result(tmp_path / str(step), cell, step), steps)
+            if not results[-1].reached:
+                break
+    faults = [each.fault for each in results if each.fault]
+    outcomes = Counter((each.phase, each.outcome) for each in results if each.reached and not each.fault)
+    print(f"\n{'-'.join(cell)}: {outcomes.total()} errors survived, {len(faults)} not\n{dict(outcomes)}")
+    assert not faults, "\n".join(faults)
+    assert outcomes
+
+
+def test_a_node_without_room_is_told_in_one_line(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    plan = Plan(tmp_path / "trace", 2, ENOSPC, LEADER, under=run.place.coordination / "toilcache-")
+    finished = run.start(**plan.environment())
+    finished.check_refused("cannot use", "coordination/toilcache-", "No space left", "--coordinationDir")
+    run.go_on().check_result(matrix_workflow.EXPECTED)
+    run.check_end()
+
+
+def test_what_cannot_be_removed_from_a_node_hides_no_result(tmp_path: Path) -> None:
+    counting = Run(tmp_path / "count")
+    plan = Plan(tmp_path / "trace", 0, EIO, LEADER, under=counting.place.work)
+    counting.start(**plan.environment())
+    calls = [step.call for step in plan.steps()]
+    run = Run(tmp_path / "run")
+    first = calls.index("rename", calls.index("rename") + 1) + 1
+    plan = Plan(tmp_path / "again", first, EIO, LEADER, flag=tmp_path / "broken", under=run.place.work)
+    finished = run.start(**plan.environment())
+    finished.check_result(matrix_workflow.EXPECTED)
+    assert "cannot remove what the workflow has left on this node" in finished.err
+    assert str(run.place.work) in finished.err
+    (tmp_path / "broken").unlink()
+    run.restart().check_result(matrix_workflow.EXPECTED)
+    run.check_end()
