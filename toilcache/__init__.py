@@ -9,8 +9,12 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from toilcache.config import Config as Config
+    from toilcache.errors import CacheError as CacheError
+    from toilcache.errors import CacheUnbalancedError as CacheUnbalancedError
     from toilcache.errors import ConcurrentFileModificationException as ConcurrentFileModificationException
     from toilcache.errors import FailedJobsException as FailedJobsException
+    from toilcache.errors import IllegalDeletionCacheError as IllegalDeletionCacheError
+    from toilcache.errors import InvalidSourceCacheError as InvalidSourceCacheError
     from toilcache.errors import JobException as JobException
     from toilcache.errors import JobGraphDeadlockException as JobGraphDeadlockException
     from toilcache.errors import JobPromiseConstraintError as JobPromiseConstraintError
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     from toilcache.errors import NoSuchJobStoreException as NoSuchJobStoreException
     from toilcache.errors import ToilcacheError as ToilcacheError
     from toilcache.file_store.abstract import AbstractFileStore as AbstractFileStore
+    from toilcache.file_store.caching import SQLITE_TIMEOUT_SECS as SQLITE_TIMEOUT_SECS
+    from toilcache.file_store.caching import CachingFileStore as CachingFileStore
+    from toilcache.file_store.caching import logger as logger
     from toilcache.file_store.plain import NonCachingFileStore as NonCachingFileStore
     from toilcache.io import WriteWatchingStream as WriteWatchingStream
     from toilcache.io import atomic_copy as atomic_copy
@@ -55,10 +62,12 @@ if TYPE_CHECKING:
 # `from toilcache.retry import retry`.
 _HOMES = {
     "config": "Config",
-    "errors": "ConcurrentFileModificationException FailedJobsException JobException JobGraphDeadlockException"
+    "errors": "CacheError CacheUnbalancedError ConcurrentFileModificationException FailedJobsException"
+    " IllegalDeletionCacheError InvalidSourceCacheError JobException JobGraphDeadlockException"
     " JobPromiseConstraintError JobStoreExistsException NoSuchFileException NoSuchJobException"
     " NoSuchJobStoreException ToilcacheError",
     "file_store.abstract": "AbstractFileStore",
+    "file_store.caching": "CachingFileStore SQLITE_TIMEOUT_SECS logger",
     "file_store.plain": "NonCachingFileStore",
     "io": "WriteWatchingStream atomic_copy atomic_copyobj getFileSystemSize make_public_dir mkdtemp"
     " robust_rmtree",

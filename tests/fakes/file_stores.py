@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.job_stores import KINDS
+from toilcache.cache.check import check
+from toilcache.cache.node_cache import opened_cache
 from toilcache.config import Config
 from toilcache.file_store.abstract import AbstractFileStore
+from toilcache.file_store.caching import CachingFileStore
 from toilcache.file_store.plain import NonCachingFileStore
 from toilcache.job.description import JobDescription
 from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.job_store.file_id import FileID
+from toilcache.node.coordination import NodeDirs
 
-FILE_STORES: list[type[AbstractFileStore]] = [NonCachingFileStore]
+FILE_STORES: list[type[AbstractFileStore]] = [NonCachingFileStore, CachingFileStore]
 CASES = [(kind, job_store) for kind in FILE_STORES for job_store in KINDS]
 CASE_NAMES = [f"{kind.__name__}-{job_store}" for kind, job_store in CASES]
 
@@ -58,9 +62,20 @@ class Bench:
 def bench_of(case: tuple[type[AbstractFileStore], str], where: Path) -> Iterator[Bench]:
     """Make a job store of a case, and a directory for jobs, on paths that are hard to get right."""
     kind, job_store = case
-    home = where / "jobs -x\n"
-    home.mkdir()
+    dirs = NodeDirs("workflow", str(where / "work -x\n"), str(where / "coordination '\n"))
+    for place in (dirs.work, dirs.coordination):
+        Path(place).parent.mkdir()
+    dirs.make()
     store = KINDS[job_store](str(where / "job store '\"\n"))
     store.initialize(Config())
-    yield Bench(kind, store, home)
+    yield Bench(kind, store, Path(dirs.jobs))
+    close_cache(dirs)
     store.destroy()
+
+
+def close_cache(dirs: NodeDirs) -> None:
+    """Look that nothing is wrong with the cache that a test has used, and close it."""
+    cache = opened_cache(dirs)
+    if cache is not None:
+        assert check(cache) == []
+        cache.close()

@@ -22,17 +22,6 @@ from toilcache.late import late
 
 API: list[dict[str, Any]] = json.loads((ROOT / "tests" / "data" / "api.json").read_text("utf-8"))
 
-# Names that come later, each with what belongs to it. One that is built must leave this table.
-NOT_YET = {
-    "CacheError",
-    "CacheUnbalancedError",
-    "CachingFileStore",
-    "IllegalDeletionCacheError",
-    "InvalidSourceCacheError",
-    "SQLITE_TIMEOUT_SECS",
-    "logger",
-}
-
 # Public names whose place in the package is not `toilcache` itself.
 ELSEWHERE = {"retry": "toilcache.retry:retry"}
 
@@ -65,9 +54,8 @@ def full_name(entry: dict[str, Any]) -> str:
     return f"{entry['holder']}.{entry['name']}" if entry["holder"] else str(entry["name"])
 
 
-BUILT = [entry for entry in API if full_name(entry).partition(".")[0] not in NOT_YET]
-CALLABLE = [entry for entry in BUILT if entry["kind"] not in ("property", "attribute")]
-DEPRECATED = [entry for entry in BUILT if "deprecated_for" in entry]
+CALLABLE = [entry for entry in API if entry["kind"] not in ("property", "attribute")]
+DEPRECATED = [entry for entry in API if "deprecated_for" in entry]
 
 
 def find(name: str) -> Any:
@@ -124,18 +112,18 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("entry", [entry for entry in BUILT if entry["kind"] in KINDS], ids=full_name)
+@pytest.mark.parametrize("entry", [entry for entry in API if entry["kind"] in KINDS], ids=full_name)
 def test_kinds(entry: dict[str, Any]) -> None:
     assert isinstance(find_static(entry), KINDS[entry["kind"]])
 
 
-@pytest.mark.parametrize("entry", [entry for entry in BUILT if entry["kind"] == "attribute"], ids=full_name)
+@pytest.mark.parametrize("entry", [entry for entry in API if entry["kind"] == "attribute"], ids=full_name)
 def test_attributes(entry: dict[str, Any]) -> None:
     value = find(full_name(entry))
     assert value == entry.get("value", value)
 
 
-@pytest.mark.parametrize("entry", [entry for entry in BUILT if entry.get("bases")], ids=full_name)
+@pytest.mark.parametrize("entry", [entry for entry in API if entry.get("bases")], ids=full_name)
 def test_bases(entry: dict[str, Any]) -> None:
     above = {base.__name__ for base in find(full_name(entry)).__mro__}
     assert {name.rpartition(".")[2] for name in entry["bases"]} <= above
@@ -159,15 +147,6 @@ def test_old_spellings_are_marked(entry: dict[str, Any]) -> None:
 def test_old_spellings_whose_heading_was_lost_are_marked(old: str) -> None:
     function = inspect.getattr_static(find("AbstractJobStore"), old)
     assert OLD_SPELLINGS[old] in getattr(function, "__func__", function).__deprecated__
-
-
-@pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_what_is_built_leaves_the_table(name: str) -> None:
-    assert not hasattr(toilcache, name)
-
-
-def test_the_table_of_what_is_missing_holds_names_of_the_specification_only() -> None:
-    assert {entry["name"] for entry in API if entry["holder"] is None} >= NOT_YET
 
 
 def test_both_lists_of_public_names_agree() -> None:

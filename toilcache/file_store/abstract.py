@@ -81,10 +81,12 @@ class AbstractFileStore(ABC):
     ) -> AbstractFileStore:
         """Return the file store for a job (line 75).
 
-        `caching` asks for a store that shares files between the jobs of a node. There is none here yet, so
-        that every job gets the plain store, which keeps the same promises with one copy for each read.
+        With `caching` it shares files between the jobs of a node, without it keeps the same promises with one
+        copy for each read; None leaves that to the job store.
         """
-        store: AbstractFileStore = late("toilcache.file_store.plain:NonCachingFileStore")(
+        wanted = jobStore.default_caching() if caching is None else caching
+        home = "caching:CachingFileStore" if wanted else "plain:NonCachingFileStore"
+        store: AbstractFileStore = late(f"toilcache.file_store.{home}")(
             jobStore, jobDesc, file_store_dir, waitForPreviousCommit
         )
         return store

@@ -73,16 +73,20 @@ class NonCachingFileStore(AbstractFileStore):
         path = self._local_path(encoded_name(fileStoreID) if userPath is None else userPath)
         if os.path.lexists(path):
             raise FileExistsError(EEXIST, "cannot read a file to a path that exists; give a new one", path)
-        self.jobStore.read_file(fileStoreID, path, symlink=symlink and not mutable)
+        self._read_around(fileStoreID, path, mutable, symlink)
+        self._remember(fileStoreID, path)
+        self.logAccess(fileStoreID, path)
+        return path
+
+    def _read_around(self, file_id: FileID | str, path: str, mutable: bool, symlink: bool) -> None:
+        """Fetch a file from the job store for this job alone."""
+        self.jobStore.read_file(file_id, path, symlink=symlink and not mutable)
         try:
-            make_private(path, _mode(mutable, is_inside(self.localTempDir, path)))
+            make_private(path, file_mode(mutable, is_inside(self.localTempDir, path)))
         except BaseException:
             # Also on KeyboardInterrupt: what may be the job store's own file is never left with the job.
             vfs.unlink(path)
             raise
-        self._remember(fileStoreID, path)
-        self.logAccess(fileStoreID, path)
-        return path
 
     def deleteLocalFile(self, fileStoreID: FileID | str) -> None:
         """Delete the copies that this job read or wrote here; see the base class."""
@@ -157,7 +161,7 @@ class NonCachingFileStore(AbstractFileStore):
             self._local_copies.setdefault(str(file_id), []).append(path)
 
 
-def _mode(mutable: bool, inside: bool) -> int:
+def file_mode(mutable: bool, inside: bool) -> int:
     """The permissions of a fetched file: in the temporary directory any uid of a container may read it."""
     mode = _MUTABLE if mutable else _IMMUTABLE
     if inside:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-import toilcache.file_store.plain
+import toilcache.file_store.caching
 import toilcache.job.functions
 import toilcache.job.saving  # noqa: F401  what every job needs is imported once, before any fork
 from toilcache.job.module import ModuleDescriptor

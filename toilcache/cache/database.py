@@ -1,0 +1,256 @@
+"""A SQLite database that many processes and threads of one node write to, without ever finding it locked.
+
+Knows connections, transactions and their errors. Must not know tables. Before a transaction begins, its
+process holds a kernel lock: the kernel wakes whoever waits for it at once and forgets nobody, while SQLite's
+own waiting is sleeping and trying again. A process that was stopped inside of a transaction keeps the others
+out no longer than SQLITE_TIMEOUT_SECS each; they then do without the cache.
+
+A connection is of one thread, and of one process: a forked child neither uses nor closes what it inherits.
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+import os
+import time
+from contextlib import suppress
+
+from toilcache import vfs
+from toilcache.errors import CacheDamagedError, CacheUnavailableError
+from toilcache.node.locks import LockFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import sqlite3
+    from types import TracebackType
+
+SQLITE_TIMEOUT_SECS = 60.0
+
+# A transaction takes far less than a millisecond, so who meets another one soon gets through.
+_FIRST_TRIES = (0.0, 0.0002, 0.0002, 0.0005, 0.0005)
+_CHECKPOINT_PAGES = 200
+
+_inherited: list[object] = []
+
+
+class Database:
+    """One database; `lock_path` names the file whose lock orders the transactions."""
+
+    def __init__(self, path: str, lock_path: str) -> None:
+        """Name the files; both must exist."""
+        self.path = path
+        self._lock_path = lock_path
+        self.mutex = _thread.RLock()
+        self._file = LockFile(lock_path, os.O_RDWR)
+        self._connections: dict[int, sqlite3.Connection] = {}
+
+    @property
+    def con(self) -> sqlite3.Connection:
+        """This thread's connection. A later thread that the system gives the same number takes it over."""
+        thread = _thread.get_ident()
+        found = self._connections.get(thread)
+        if found is None:
+            found = self._connections[thread] = self._connect()
+        return found
+
+    def _connect(self) -> sqlite3.Connection:
+        import sqlite3
+
+        if not os.path.exists(self.path):
+            raise CacheDamagedError(f"cannot find the cache's database {self.path!r}; it was removed")
+        try:
+            con = vfs.connect(self.path, SQLITE_TIMEOUT_SECS)
+            con.execute("PRAGMA synchronous = OFF")  # a power cut ends the boot, and the cache with it
+            con.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        except sqlite3.Error as error:
+            raise translated(error, self.path) from error
+        return con
+
+    def transaction(self) -> Transaction:
+        """Return a block in which this process alone writes; it commits at its end, or rolls back if it
+        raises.
+
+        CacheUnavailableError where the others do not let go in SQLITE_TIMEOUT_SECS, CacheDamagedError where
+        the database cannot be read; OSError (ENOSPC and its like) where the disk does not take the change.
+        """
+        return Transaction(self)
+
+    def enter(self) -> None:
+        """Keep out the other threads of this process, then the other processes."""
+        deadline = time.monotonic() + SQLITE_TIMEOUT_SECS
+        if not self.mutex.acquire(timeout=SQLITE_TIMEOUT_SECS):
+            raise self._busy()
+        try:
+            for pause in _FIRST_TRIES:
+                if pause:
+                    time.sleep(pause)
+                if self._file.lock(shared=False, wait=False):
+                    return
+            self._file = self._replaced(deadline)
+        except BaseException:
+            self.mutex.release()
+            raise
+
+    def _replaced(self, deadline: float) -> LockFile:
+        """Wait for the lock on a descriptor of its own: who gives up must not get it later unawares."""
+        file = locked_in_time(self._lock_path, shared=False, seconds=deadline - time.monotonic())
+        if file is None:
+            raise self._busy()
+        self._file.close()
+        return file
+
+    def _busy(self) -> CacheUnavailableError:
+        return CacheUnavailableError(
+            f"cannot use the cache's database {self.path!r}: another process has held it for "
+            f"{SQLITE_TIMEOUT_SECS:.0f} s; look for a stopped process of this workflow"
+        )
+
+    def leave(self) -> None:
+        """Let the others in again."""
+        try:
+            import fcntl
+
+            vfs.flock(self._file.fd, fcntl.LOCK_UN)
+        finally:
+            self.mutex.release()
+
+    def close(self) -> None:
+        """Close all connections; no thread may be using one."""
+        for con in self._connections.values():
+            con.close()
+        self._connections.clear()
+        self._file.close()
+
+    def forget(self) -> None:
+        """In a forked child: let go of what is the parent's, without closing it."""
+        _inherited.append(self._connections)
+        self._connections = {}
+        self.mutex = _thread.RLock()
+
+
+class Transaction:
+    """The block that `Database.transaction` returns; yields the connection."""
+
+    __slots__ = ("_con", "_database")
+
+    def __init__(self, database: Database) -> None:
+        """Begin nothing yet."""
+        self._database = database
+
+    def __enter__(self) -> sqlite3.Connection:
+        database = self._database
+        database.enter()
+        try:
+            self._con = database.con
+            self._con.execute("BEGIN IMMEDIATE")
+        except BaseException as error:
+            database.leave()
+            raise _passed_on(error, database.path) from error
+        return self._con
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._con.execute("COMMIT")
+                return
+            _roll_back(self._con)
+        except BaseException as failure:
+            _roll_back(self._con)
+            raise _passed_on(failure, self._database.path) from failure
+        finally:
+            self._database.leave()
+        passed_on = _passed_on(error, self._database.path)
+        if passed_on is not error:
+            raise passed_on from error
+
+
+def _roll_back(con: sqlite3.Connection) -> None:
+    import sqlite3
+
+    with suppress(sqlite3.Error):  # the error that led here counts; a broken database rolls back by itself
+        if con.in_transaction:
+            con.execute("ROLLBACK")
+
+
+def _passed_on(error: BaseException, path: str) -> BaseException:
+    import sqlite3
+
+    return translated(error, path) if isinstance(error, sqlite3.Error) else error
+
+
+def translated(error: sqlite3.Error, path: str) -> Exception:
+    """Say in the engine's words what SQLite reports; its text is the same in all versions."""
+    import sqlite3
+
+    text = str(error)
+    if not isinstance(error, sqlite3.DatabaseError) or isinstance(
+        error, sqlite3.IntegrityError | sqlite3.ProgrammingError
+    ):
+        return error
+    if isinstance(error, sqlite3.OperationalError):
+        if "full" in text:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        if "disk I/O error" in text:
+            return OSError(errno.EIO, os.strerror(errno.EIO), path)
+        if "no such table" not in text and "malformed" not in text:
+            return CacheUnavailableError(f"cannot use the cache's database {path!r}: {text}")
+    return CacheDamagedError(
+        f"cannot read the cache's database {path!r}: {text}; it is replaced by a new one"
+    )
+
+
+def locked_in_time(path: str, *, shared: bool, seconds: float) -> LockFile | None:
+    """Wait for the lock of an existing file, at most so long; None if that was not enough."""
+    waiting = Waiting(path, shared=shared)
+    return waiting.file if waiting.wait(seconds) or not waiting.give_up() else None
+
+
+class Waiting:
+    """Waiting for the lock of an existing file, with an end.
+
+    The kernel's waiting knows no time limit, so a thread waits there and this one waits for the thread. If
+    the lock comes after this one gave up, the thread closes the file again.
+    """
+
+    def __init__(self, path: str, *, shared: bool) -> None:
+        """Begin to wait; OSError (ENOENT) if there is no such file."""
+        self.file = LockFile(path, os.O_RDWR)
+        self._shared = shared
+        self._guard = _thread.allocate_lock()
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+        self._locked = self._given_up = False
+        self._error: OSError | None = None
+        _thread.start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        try:
+            self.file.lock(shared=self._shared, wait=True)
+        except OSError as error:
+            self._error = error
+        with self._guard:
+            self._locked = self._error is None
+            if self._given_up:
+                self.file.close()
+        self._done.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; True when the file is locked, False if it is not yet, OSError if there are no locks."""
+        if not self._done.acquire(timeout=max(0.0, seconds)):
+            return False
+        if self._error is not None:
+            self.file.close()
+            raise self._error
+        return True
+
+    def give_up(self) -> bool:
+        """Stop waiting; False if the lock came just now, and is held."""
+        with self._guard:
+            self._given_up = not self._locked
+            return self._given_up

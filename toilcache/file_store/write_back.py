@@ -1,0 +1,88 @@
+"""Work that goes on beside the job: items are done by a few threads, in batches, and waited for at the end.
+
+Knows threads and a queue. Must not know what is done with an item. Threads begin with the first item and end
+when nothing is left; where the system has none to give, the one who waits does the work.
+"""
+
+from __future__ import annotations
+
+import _thread
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_THREADS = 3
+_BATCH = 16
+
+
+class WriteBack:
+    """A queue and those who empty it."""
+
+    def __init__(self, work: Callable[[list[Any]], dict[Any, BaseException]]) -> None:
+        """`work` does a batch and returns what went wrong with which of its items; those are tried again."""
+        self._work = work
+        self._guard = _thread.allocate_lock()
+        self._waiting: deque[Any] = deque()
+        self._running: list[Any] = []
+        self._failed: dict[Any, BaseException] = {}
+
+    def add(self, item: Any) -> None:
+        """Have an item done, sooner or later."""
+        with self._guard:
+            self._waiting.append(item)
+            if len(self._running) >= _THREADS:
+                return
+            busy = _thread.allocate_lock()
+            busy.acquire()
+            self._running.append(busy)
+        try:
+            _thread.start_new_thread(self._run, (busy,))
+        except RuntimeError:
+            with self._guard:
+                self._running.remove(busy)
+
+    def _run(self, busy: Any) -> None:
+        try:
+            while self._do_a_batch(busy):
+                continue
+        finally:
+            busy.release()
+
+    def _do_a_batch(self, busy: Any = None) -> bool:
+        """Do some items; False if there were none, and then this thread counts no more as running."""
+        with self._guard:
+            share = max(1, min(_BATCH, len(self._waiting) // _THREADS))
+            batch = [self._waiting.popleft() for _ in range(min(share, len(self._waiting)))]
+            if not batch:
+                if busy is not None:
+                    self._running.remove(busy)
+                return False
+        try:
+            failed = self._work(batch)
+        except BaseException as error:
+            # It belongs to the one who waits: raised in a thread it would only be printed.
+            failed = dict.fromkeys(batch, error)
+        with self._guard:
+            self._failed.update(failed)
+        return True
+
+    def finish(self) -> None:
+        """Help until all is done; raise what went wrong with the first item, which is then tried again."""
+        while self._do_a_batch():
+            continue
+        for busy in list(self._running):
+            with busy:
+                pass
+        with self._guard:
+            failed, self._failed = self._failed, {}
+            self._waiting.extend(failed)
+        for error in failed.values():
+            raise error
+
+    def pending(self) -> bool:
+        """Tell whether anything is left to do, or to do again."""
+        with self._guard:
+            return bool(self._waiting or self._running or self._failed)
