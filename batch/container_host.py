@@ -74,7 +74,7 @@ class _Attendant:
         with ExitStack() as stack:
             engine = make_engine(wanted.engine, wanted.image_cache)
             stack.callback(engine.close)
-            image = engine.resolve(wanted.image)
+            image = engine.resolve(str(wanted.image))
             stack.enter_context(dirs.hold())
             make_kit(dirs.engine)
             for directory in (dirs.home, os.path.join(dirs.home, "tmp")):

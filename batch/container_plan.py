@@ -19,15 +19,15 @@ WORKFLOW_LABEL, RUN_LABEL = "toilcache.workflow", "toilcache.run"
 class HostContainer:
     """What a host's container is made of; crosses a command line as JSON.
 
-    ``image_cache`` is None for the usual place, ``node`` are the arguments of ``NodeDirs``, ``stores`` the
-    directory of the job store, if it is one, ``read_only`` paths that jobs may read, ``markers`` the names of
-    variables by which the host's processes are found, and ``handed`` those of variables that the host gets
-    beside them, ``gpus`` the numbers of the devices that it may use.
+    ``image`` is None where only some jobs ask for one, ``image_cache`` None for the usual place. ``node`` are
+    the arguments of ``NodeDirs``, ``stores`` the directory of the job store, if it is one, ``read_only``
+    paths that jobs may read, ``markers`` the names of variables by which the host's processes are found,
+    ``handed`` those of variables that the host gets beside them, ``gpus`` the numbers of its devices.
     """
 
     engine: str
     image_cache: str | None
-    image: str
+    image: str | None
     stores: tuple[str, ...]
     node: tuple[str, str, str]
     read_only: tuple[str, ...] = ()

@@ -64,18 +64,13 @@ def visible_devices(pid: int) -> tuple[int, ...]:
     return tuple(int(word) for word in words if word.isdigit())
 
 
-def host_program(container: HostContainer | None, devices: tuple[int, ...]) -> list[str]:
-    """Return the argv of a host, here or in a container; the adapter's socket will be its descriptor 3."""
-    if container is None:
+def host_program(container: HostContainer | None, image: str | None, devices: tuple[int, ...]) -> list[str]:
+    """Return the argv of a host, in a container if there is an image; its descriptor 3 is our socket."""
+    if container is not None:
+        container = replace(container, image=image or container.image, gpus=devices)
+    if container is None or container.image is None:
         return [sys.executable, "-c", _START, "toilcache.worker", "3"]
-    return [
-        sys.executable,
-        "-c",
-        _ATTEND,
-        "toilcache.container",
-        "3",
-        replace(container, gpus=devices).to_json(),
-    ]
+    return [sys.executable, "-c", _ATTEND, "toilcache.container", "3", container.to_json()]
 
 
 def _spawn_host(program: list[str], environment: dict[str, str], theirs: socket.socket, log_path: str) -> int:

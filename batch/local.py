@@ -1,8 +1,8 @@
 """The batch adapter for this machine: worker hosts as child processes, resources by arithmetic.
 
 Knows hosts, sockets and what the machine has. Must not know the job store, retries or the graph. A host
-serves the jobs of one number of threads (its user's module was imported under that ``OMP_NUM_THREADS``); a
-job with accelerators gets a fresh host of its own."""
+serves the jobs of one image and number of threads (its user's module was imported under that
+``OMP_NUM_THREADS``); a job with accelerators gets a fresh host of its own."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ QUEUE_AHEAD = 16
 
 STOP_SECONDS = 5.0
 
+Kind = tuple[int, str | None]
+"""What distinguishes hosts: the number of threads that libraries in them may use, and the image."""
+
 
 class LocalAdapter:
     """Runs workers as processes of this machine (see :class:`toilcache.batch.model.BatchAdapter`).
@@ -46,7 +49,7 @@ class LocalAdapter:
     :param setup: the first message to a host (see ``toilcache.batch.protocol``).
     :param clean: called once at the end of :meth:`shutdown`, to remove the workflow's directories on this
         node.
-    :param container: what hosts run in; None: they are plain processes."""
+    :param container: what hosts run in; None: they are plain processes, whatever image jobs ask for."""
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class LocalAdapter:
         self._pending = Pending()
         self._hosts: dict[int, HostProcess] = {}
         self._by_pidfd: dict[int, HostProcess] = {}
-        self._by_threads: dict[int, HostProcess] = {}
+        self._by_kind: dict[Kind, HostProcess] = {}
         self._devices = list(range(pool.capacity.accelerators))
         self._lent: dict[int, tuple[Shape, tuple[int, ...]]] = {}
         self._adopted: dict[str, tuple[JobRequest, tuple[int, ...]]] = {}
@@ -250,9 +253,7 @@ class LocalAdapter:
         self._poll.unregister(host.pidfd)
         descriptor = host.fileno()
         del self._hosts[descriptor], self._by_pidfd[host.pidfd]
-        self._by_threads = {
-            threads: other for threads, other in self._by_threads.items() if other is not host
-        }
+        self._by_kind = {kind: other for kind, other in self._by_kind.items() if other is not host}
         lent = self._lent.pop(descriptor, None)
         if lent is not None:
             self._pool.give(lent[0])
@@ -295,7 +296,7 @@ class LocalAdapter:
         shape = self._pending.only_shape()
         if shape is None or shape[3]:
             return
-        host = self._by_threads.get(_threads(shape[0]))
+        host = self._by_kind.get((_threads(shape[0]), shape[4]))
         if host is None or not host.running or not host.runs_only(shape):
             return
         while len(host.queued) < QUEUE_AHEAD:
@@ -308,18 +309,19 @@ class LocalAdapter:
         threads = _threads(request.cores)
         if request.accelerators:
             devices = tuple(self._devices[: request.accelerators])
-            host = self._start_host(threads, devices)
+            host = self._start_host(threads, devices, request.image)
             del self._devices[: request.accelerators]
             self._lent[host.fileno()] = (request.shape, devices)
             return host
-        if threads not in self._by_threads:
-            self._by_threads[threads] = self._start_host(threads, ())
-        return self._by_threads[threads]
+        kind = (threads, request.image)
+        if kind not in self._by_kind:
+            self._by_kind[kind] = self._start_host(threads, (), request.image)
+        return self._by_kind[kind]
 
-    def _start_host(self, threads: int, devices: tuple[int, ...]) -> HostProcess:
+    def _start_host(self, threads: int, devices: tuple[int, ...], image: str | None) -> HostProcess:
         environment = host_environment(run_marker(self._workflow_id, self._run), threads, devices)
         log_path = os.path.join(self._setup["notes_dir"], f"host-{os.urandom(6).hex()}.log")
-        program = host_program(self._container, devices)
+        program = host_program(self._container, image, devices)
         host = HostProcess(program, environment, self._setup, log_path)
         self._hosts[host.fileno()] = host
         self._by_pidfd[host.pidfd] = host
@@ -348,5 +350,5 @@ def _attempt(request: JobRequest) -> tuple[str, int]:
 
 
 def _threads(cores: float) -> int:
-    """Return what distinguishes hosts: the number of threads that libraries in them may use."""
+    """Return the number of threads that libraries in a job may use."""
     return max(1, math.floor(cores))

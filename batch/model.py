@@ -15,7 +15,8 @@ from toilcache.job.exit_reason import BatchJobExitReason
 class JobRequest(NamedTuple):
     """What an adapter needs to start a job: the attempt is ``(job_id, version)``.
 
-    ``cores`` is a number of processors, ``memory`` and ``disk`` are bytes, ``accelerators`` a count.
+    ``cores`` is a number of processors, ``memory`` and ``disk`` are bytes, ``accelerators`` a count,
+    ``image`` what the job asked to run in, None for the adapter's choice.
     """
 
     job_id: str
@@ -26,6 +27,7 @@ class JobRequest(NamedTuple):
     disk: int
     accelerators: int
     preemptible: bool
+    image: str | None = None
 
     @classmethod
     def of(cls, desc: JobDescription) -> JobRequest:
@@ -40,12 +42,13 @@ class JobRequest(NamedTuple):
             int(desc.disk),
             count,
             bool(desc.preemptible),
+            desc.image,
         )
 
     @property
-    def shape(self) -> tuple[float, int, int, int]:
-        """The resources as one comparable value: requests of equal shape can take each other's place."""
-        return (self.cores, self.memory, self.disk, self.accelerators)
+    def shape(self) -> tuple[float, int, int, int, str | None]:
+        """Resources and image as one comparable value: who has an equal one can take another's place."""
+        return (self.cores, self.memory, self.disk, self.accelerators, self.image)
 
 
 class Record(NamedTuple):

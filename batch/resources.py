@@ -1,6 +1,6 @@
 """What a machine has and what is taken of it: plain arithmetic, no input or output.
 
-Must not know jobs beyond the four numbers they ask for.
+Must not know jobs beyond the four numbers and the image they ask for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from toilcache.units import format_size
 _CORE_UNIT = 1000
 """Cores are counted in thousandths, so that ten times 0.1 cores is one core."""
 
-Shape = tuple[float, int, int, int]
+Shape = tuple[float, int, int, int, str | None]
 
 
 class Capacity(NamedTuple):

@@ -40,7 +40,7 @@ def make_adapter(
     if config.batchSystem == "slurm":
         from toilcache.batch.slurm.make import make_adapter as make_slurm
 
-        return make_slurm(config, store, run, _host_setup(config, store, dirs), clean, cleans_nodes)
+        return make_slurm(config, store, run, _host_setup(config, store, dirs, run), clean, cleans_nodes)
     makers = {"local": _local, "single_machine": _local}
     maker = makers.get(config.batchSystem)
     if maker is None:
@@ -54,7 +54,7 @@ def make_adapter(
 def _local(
     config: Config, store: AbstractJobStore, dirs: NodeDirs, run: int, clean: Callable[[], None]
 ) -> BatchAdapter:
-    setup = _host_setup(config, store, dirs)
+    setup = _host_setup(config, store, dirs, run)
     container = _host_container(config, store, setup, run)
     return LocalAdapter(_local_pool(config, dirs), str(config.workflowID), run, setup, clean, container)
 
@@ -62,8 +62,8 @@ def _local(
 def _host_container(
     config: Config, store: AbstractJobStore, setup: dict[str, Any], run: int
 ) -> HostContainer | None:
-    """Return what worker hosts are to run in; None without an image."""
-    if config.container is None or config.containerEngine == "none":
+    """Return what worker hosts run in where they or their jobs have an image; None for nothing at all."""
+    if config.containerEngine == "none":
         return None
     main = setup["main"]
     scripts = {*setup["sys_path"], *([main[0]] if main is not None and not main[2] else [])}
@@ -93,7 +93,7 @@ def _local_pool(config: Config, dirs: NodeDirs) -> Pool:
     return Pool(capacity, config.maxLocalJobs)
 
 
-def _host_setup(config: Config, store: AbstractJobStore, dirs: NodeDirs) -> dict[str, Any]:
+def _host_setup(config: Config, store: AbstractJobStore, dirs: NodeDirs, run: int) -> dict[str, Any]:
     """Return the first message to a worker host (see ``toilcache.worker.context``)."""
     try:
         main: tuple[Any, ...] | None = tuple(ModuleDescriptor.forModule("__main__"))
@@ -101,6 +101,7 @@ def _host_setup(config: Config, store: AbstractJobStore, dirs: NodeDirs) -> dict
         main = None  # an interactive session: its functions travel by value
     return {
         "locator": store.locator,
+        "run": run,
         "node": (dirs.workflow_id, os.path.dirname(dirs.work), os.path.dirname(dirs.coordination)),
         "jobs_dir": dirs.jobs,
         "names_base": dirs.names_base,

@@ -207,4 +207,4 @@ def test_a_request_says_what_the_description_says() -> None:
     desc.assignConfig(Config(defaultPreemptible=True))
     made = JobRequest.of(desc)
     assert made == JobRequest("0123456789abcdef", 7, "it's a\njob", 0.5, 2 * GIB, 10, 2, True)
-    assert made.shape == (0.5, 2 * GIB, 10, 2)
+    assert made.shape == (0.5, 2 * GIB, 10, 2, None)

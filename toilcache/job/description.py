@@ -60,6 +60,8 @@ class JobDescription(Requirer):
     """Whether the job ran and returned."""
     local: bool = False
     """Whether it runs on the leader's machine."""
+    image: str | None = None
+    """The container image that it runs in; None for the workflow's."""
     chained_to: str | None = None
     """Id of the successor that the same worker goes on with."""
     failure: str | None = None

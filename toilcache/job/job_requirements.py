@@ -66,3 +66,17 @@ class JobRequirements:
     @preemptible.setter
     def preemptible(self, value: ParseableFlag) -> None:
         self._description.preemptible = value
+
+    @property
+    def image(self) -> str | None:
+        """The container image that the job runs in, None for the one of ``--container``.
+
+        As people name images there; ``--containerEngine none`` has it ignored.
+        """
+        return self._description.image
+
+    @image.setter
+    def image(self, value: str | None) -> None:
+        from toilcache.readers import parse_image
+
+        self._description.image = None if value is None else parse_image(value)

@@ -266,4 +266,5 @@ def _may_follow(candidate: JobDescription, reserved: JobDescription) -> bool:
         and candidate.disk <= reserved.disk
         and candidate.accelerators == reserved.accelerators
         and candidate.preemptible == reserved.preemptible
+        and candidate.image == reserved.image
     )
