@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from toilcache.config import Config, wants_cleaning
-from toilcache.errors import CoordinationDirError, LeaderFencedError, ToilcacheError, WorkflowStopped
+from toilcache.errors import (
+    CoordinationDirError,
+    JobStoreUnavailableError,
+    LeaderFencedError,
+    ToilcacheError,
+    WorkflowStopped,
+)
 from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.job.description import JobDescription
 from toilcache.job.job import Job
 from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.job_store.file_job_store import FileJobStore
+from toilcache.job_store.liveness import note_of
+from toilcache.late import late
 from toilcache.leader.leader import Leader
 from toilcache.leader.report import Reporter
 from toilcache.leader.signals import Signals, StopOnce
 from toilcache.leadership import take_lead
 from toilcache.logs import set_up_logging
 from toilcache.node.coordination import NodeHold, leader_lock, node_dirs
+from toilcache.node.remains import others_are_here
 from toilcache.systems import make_adapter
 
 logger = logging.getLogger(__name__)
@@ -76,11 +85,13 @@ class Session:
         store.write_leader_node_id()
         self._dirs = node_dirs(str(config.workflowID), config.workDir, config.coordinationDir, create=False)
         self._hold = self._hold_node()
+        self._dirs.keep(False)  # an earlier run may have been asked to
+        stack.callback(self._sweep)
         stack.callback(self._clean_node)
 
     def _hold_node(self) -> NodeHold:
         try:
-            return self._dirs.hold(self._run)
+            return self._dirs.hold(self._run, note_of(self.store.locator))
         except OSError as error:
             raise CoordinationDirError(
                 f"cannot use {error.filename or self._dirs.coordination!r}: {error.strerror}; "
@@ -113,8 +124,11 @@ class Session:
         with ExitStack() as stack:
             stack.callback(self._stop.listen)
             stack.callback(reporter.close)
-            adapter = make_adapter(self.config, store, self._dirs, self._run, self._clean_node)
+            adapter = make_adapter(
+                self.config, store, self._dirs, self._run, self._clean_node, self._wants_clean_nodes
+            )
             stack.callback(lambda: adapter.shutdown(fenced=self._fenced))
+            stack.callback(self._close_run)
             adopted = [] if new_root is not None else adapter.adopt()
             root = new_root or self._mended_root(workers_live=bool(adopted))
             store.sync()
@@ -138,23 +152,41 @@ class Session:
         """Return the root of the workflow in the store, put in order unless workers still write to it."""
         return self.store.load_root_job() if workers_live else self.store.clean()
 
+    def _close_run(self) -> None:
+        """Write the mark by which a worker that comes from now on leaves its node clean and ends."""
+        if not self._fenced:
+            with suppress(JobStoreUnavailableError):  # a full store: then clean-ups have to do
+                self.store.close_run(self._run, clean=self._wants_clean_nodes())
+
+    def _sweep(self) -> None:
+        """Remove what dead workflows have left on this node, if others have left anything."""
+        if not self._fenced:
+            with suppress(OSError, ToilcacheError):  # it is not ours; the next one tries again
+                if others_are_here(self._dirs):
+                    late("toilcache.worker.sweep:sweep_besides")(self._dirs)
+
     def _clean_node(self) -> None:
         """Let go of this node's directories; remove them if they are ours and ``--cleanWorkDir`` says so.
 
         The lead stays with us: results may still be exported, and the job store is ours to remove.
         """
         self._hold.close()
-        if self._fenced or not wants_cleaning(self.config.cleanWorkDir, failed=self._node_failed):
+        if not self._wants_clean_nodes():
+            if not self._fenced:
+                self._dirs.keep()
             return
         try:
             AbstractFileStore.shutdownFileStore(
-                str(self.config.workflowID), self.config.workDir, self.config.coordinationDir
+                str(self.config.workflowID), self.config.workDir, self.config.coordinationDir, self._run
             )
         except OSError as error:  # the result is there; what stays behind must not hide it
             logger.warning(
                 "cannot remove what the workflow has left on this node: %s; remove %s and %s by hand",
                 *(error, self._dirs.coordination, self._dirs.work),
             )
+
+    def _wants_clean_nodes(self) -> bool:
+        return not self._fenced and wants_cleaning(self.config.cleanWorkDir, failed=self._node_failed)
 
     def close(self, *, failed: bool) -> None:
         """Remove the job store, as far as ``--clean`` says, clean the node, and give up the lead at last."""
