@@ -40,7 +40,6 @@ __all__ = [
     "reflink",
     "robust_rmtree",
     "sync_directory",
-    "sync_filesystem",
     "write_all",
     "write_durable",
 ]
@@ -109,17 +108,6 @@ def sync_directory(path: AnyPath) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         vfs.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_filesystem(path: AnyPath) -> None:
-    """Make all that was written to the file system of `path` survive a power cut (OSError: it did not)."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        vfs.syncfs(descriptor)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     finally:
         os.close(descriptor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -17,13 +18,14 @@ from toilcache.errors import (
     ConcurrentFileModificationException,
     FailedJobsException,
     JobException,
-    JobStoreUnavailableError,
     NoSuchJobException,
     WorkflowStopped,
 )
 from toilcache.job.description import JobDescription
 from toilcache.job.exit_reason import BatchJobExitReason
+from toilcache.job_store import layout
 from toilcache.job_store.abstract import AbstractJobStore
+from toilcache.leader import durability
 from toilcache.leader import leader as module
 from toilcache.leader.attempts import Attempts
 from toilcache.leader.graph import Node
@@ -92,20 +94,83 @@ def test_before_the_sync_nothing_is_deleted_and_nothing_said(
     assert len(deleted) == len(set(deleted)) == 4
 
 
-def test_a_sync_that_fails_ends_the_leader_and_deletes_nothing(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def sync() -> None:
-        raise OSError(5, "the disk is broken")
+class BrokenDisk:
+    """A sync that fails, tells so once, and has lost by then what was written and not synced."""
 
+    def __init__(self, stage: Stage, failures: int) -> None:
+        self._backend = stage.store._backend
+        self.failures = failures
+        self.renewed: list[str] = []
+        self.lost: set[str] = set()
+        self.unsafe: list[str] = []
+
+    def sync(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            self.lost = set(self.slots())
+            raise OSError(5, "Input/output error")
+
+    def renew(self, key: str, data: bytes) -> None:
+        self.renewed.append(key)
+        self.lost.discard(key)
+
+    def drop_scope(self, scope: str) -> None:
+        """A job goes for good: the records that say why must be safe."""
+        if scope.startswith("jobs/") and not scope.endswith(".d"):
+            self.unsafe += self.lost
+
+    def slots(self) -> list[str]:
+        return [layout.slot(str(desc.jobStoreID), desc.version) for desc in self.jobs()]
+
+    jobs: Callable[[], list[JobDescription]]
+
+
+def test_after_a_failed_sync_records_are_written_again_before_anything_is_deleted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk tells of an error once; that the next sync succeeds says nothing of what was lost before."""
+    monkeypatch.setattr(durability, "FIRST_PAUSE", 0.001)
     delete = Deleter(stage)
     root = stage.save(diamond())
-    monkeypatch.setattr(stage.store, "sync", sync)
-    with pytest.raises(JobStoreUnavailableError, match="the disk is broken"):
-        stage.lead(NullAdapter(stage.worker(delete)), root)
+    disk = BrokenDisk(stage, failures=3)
+    disk.jobs = lambda: list(stage.bench.another(resume=True).jobs())
+    drop = stage.store._backend.drop_scope
+    monkeypatch.setattr(stage.store._backend, "sync", disk.sync)
+    monkeypatch.setattr(stage.store._backend, "renew", disk.renew)
+    monkeypatch.setattr(
+        stage.store._backend, "drop_scope", lambda scope: (disk.drop_scope(scope), drop(scope))
+    )
+    leader = stage.lead(NullAdapter(stage.worker(delete)), root)
+    assert (leader.counts.done, leader.counts.retried) == (5, 0)
+    assert disk.failures == 0
+    assert len(set(disk.renewed)) >= 5
+    assert disk.unsafe == []
+    assert len(stage.jobs()) == 1
+    assert not stage.store.file_exists(delete.file_id)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert "cannot sync job store" in told[0]
+    assert "takes writes again" in told[1]
+
+
+def test_while_the_disk_fails_a_request_to_stop_is_heard(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is deleted, and a later leader goes on."""
+    delete = Deleter(stage)
+    root = stage.save(diamond())
+
+    def sync() -> None:
+        assert stage.leader is not None
+        stage.leader._ask_to_stop(signal.SIGTERM, None)
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.store._backend, "sync", sync)
+        with pytest.raises(WorkflowStopped):
+            stage.lead(NullAdapter(stage.worker(delete)), root)
     assert len(stage.jobs()) == 5
     assert stage.store.file_exists(delete.file_id)
-    monkeypatch.undo()
     stage.lead_again(NullAdapter(stage.worker()))
     assert len(stage.jobs()) == 1
     assert not stage.store.file_exists(delete.file_id)

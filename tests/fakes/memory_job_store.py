@@ -104,6 +104,12 @@ class MemoryBackend(Backend):
     def modified(self, key: str) -> float:
         return self._entry(key).modified
 
+    def touch(self, key: str) -> None:
+        self._entry(key).modified = time.time()
+
+    def renew(self, key: str, data: bytes) -> None:
+        self._entry(key).data = data
+
     def status(self, key: str) -> tuple[int, bool]:
         entry = self._entry(key)
         return len(entry.data), entry.executable

@@ -216,36 +216,9 @@ def test_exclusive_creation_that_fails_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_file_system_is_synced(tmp_path: Path) -> None:
-    tio.sync_filesystem(tmp_path)
-    tio.sync_directory(tmp_path)
-    with pytest.raises(FileNotFoundError):
-        tio.sync_filesystem(tmp_path / "missing")
+def test_what_is_no_directory_is_not_synced() -> None:
     with pytest.raises(NotADirectoryError):
         tio.sync_directory(__file__)
-
-
-def test_without_syncfs_everything_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ctypes
-
-    called: list[bool] = []
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
-    monkeypatch.setattr(vfs, "sync", lambda: called.append(True))
-    tio.sync_filesystem(tmp_path)
-    assert called == [True]
-
-
-def test_a_disk_that_fails_to_sync_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ctypes
-
-    def syncfs(_: int) -> int:
-        ctypes.set_errno(errno.EIO)
-        return -1
-
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: type("C", (), {"syncfs": staticmethod(syncfs)}))
-    with pytest.raises(OSError, match="Input/output") as caught:
-        tio.sync_filesystem(tmp_path)
-    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(tmp_path))
 
 
 # Copies

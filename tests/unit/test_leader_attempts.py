@@ -88,14 +88,17 @@ def test_the_worker_of_a_given_up_attempt_is_refused(bench: Bench, attempts: Att
 
 def test_losses_are_free_at_first_and_failures_never(bench: Bench, attempts: Attempts) -> None:
     node, other = new_node(bench), new_node(bench)
-    lost, killed = BatchJobExitReason.LOST, BatchJobExitReason.KILLED
-    assert attempts.is_charged(node, killed)
-    assert [attempts.is_charged(node, lost) for _ in range(FREE_LOSSES + 2)] == [
-        *[False] * FREE_LOSSES,
-        True,
-        True,
-    ]
-    assert not attempts.is_charged(other, lost)
+    tries = bench.store.config.retryCount + 1
+
+    def give_up(node: Node, reason: BatchJobExitReason) -> int:
+        assert attempts.give_up(node, reason, "why", None) is None
+        return node.desc.remainingTryCount
+
+    assert give_up(node, BatchJobExitReason.KILLED) == tries - 1
+    left = [give_up(node, BatchJobExitReason.LOST) for _ in range(FREE_LOSSES + 2)]
+    assert left == [*[tries - 1] * FREE_LOSSES, tries - 2, tries - 3]
+    assert give_up(other, BatchJobExitReason.LOST) == tries
+    assert (other.desc.failure, other.desc.version) == ("why", 2)
 
 
 def test_pauses_double_up_to_a_minute(
@@ -157,20 +160,20 @@ def test_a_job_of_a_chain_has_the_time_of_one_job(
     assert attempts.overdue({"unknown": 99.0}, limit=10.0) == {}
 
 
-def test_a_lost_attempt_is_written_down_with_the_space_set_aside(
+def test_a_loss_that_cannot_be_written_down_is_not_counted(
     bench: Bench, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = new_node(bench)
-    write, room = bench.store.update_job, [False]
+    tries = bench.store.config.retryCount + 1
 
-    def update_job(desc: JobDescription) -> None:
-        if not room[0]:
-            raise JobStoreUnavailableError("cannot write: no space")
-        write(desc)
+    def full(desc: JobDescription) -> None:
+        raise JobStoreUnavailableError("cannot write: no space")
 
-    monkeypatch.setattr(bench.store, "update_job", update_job)
-    with pytest.raises(JobStoreUnavailableError):
-        attempts.take_slot(node, lambda desc: None)
-    monkeypatch.setattr(bench.store, "release_reserve", lambda: room.__setitem__(0, True))
-    assert attempts.take_slot(node, lambda desc: None) is None
-    assert node.desc.version == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.store, "update_job", full)
+        for _ in range(2 * FREE_LOSSES):
+            with pytest.raises(JobStoreUnavailableError):
+                attempts.give_up(node, BatchJobExitReason.LOST, "why", None)
+    assert node.desc.version == 1
+    assert attempts.give_up(node, BatchJobExitReason.LOST, "why", None) is None
+    assert (node.desc.version, node.desc.remainingTryCount) == (2, tries)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from toilcache.errors import JobStoreUnavailableError
 from toilcache.leader import durability
 from toilcache.leader.durability import SyncGate
 
@@ -19,7 +18,12 @@ class Disk:
         self.begun: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.may_end: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self.woken: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.gate = SyncGate(self.sync, lambda: self.woken.put(None))
+        self.renewed: list[tuple[str, int]] = []
+        self.gate = SyncGate(
+            self.sync,
+            lambda: self.woken.put(None),
+            lambda job_id, version: self.renewed.append((job_id, version)),
+        )
 
     def sync(self) -> None:
         self.begun.put(None)
@@ -46,7 +50,6 @@ def disk() -> Iterator[Disk]:
 def test_nothing_to_sync_starts_no_sync(disk: Disk) -> None:
     assert disk.gate.due_in() is None
     assert disk.gate.poll(now=True) == []
-    assert disk.gate.drain() == []
     assert disk.gate.empty
     assert disk.begun.empty()
 
@@ -92,36 +95,52 @@ def test_a_full_group_waits_for_nothing(disk: Disk, monkeypatch: pytest.MonkeyPa
     assert disk.gate.poll() == list(range(durability.GROUP_SIZE))
 
 
-def test_drain_takes_in_what_came_during_a_sync(disk: Disk) -> None:
+def test_an_error_of_ours_lets_nothing_go(disk: Disk) -> None:
     disk.gate.add("a")
     disk.gate.poll(now=True)
-    disk.gate.add("b")
-    disk.may_end.put(None)
-    disk.may_end.put(None)
-    assert disk.gate.drain(60) == ["a", "b"]
-    assert disk.gate.empty
-
-
-def test_drain_may_be_limited(disk: Disk) -> None:
-    disk.gate.add("a")
-    with pytest.raises(OSError, match="takes too long"):
-        disk.gate.drain(0.001)
+    disk.finish(RuntimeError("a fault of ours"))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="a fault of ours"):
+            disk.gate.poll()
     assert not disk.gate.empty
 
 
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [(OSError(5, "broken disk"), JobStoreUnavailableError), (RuntimeError("a fault of ours"), RuntimeError)],
-)
-def test_a_failed_sync_lets_nothing_go(disk: Disk, error: BaseException, kind: type[Exception]) -> None:
+def test_a_failed_sync_is_tried_again_over_records_written_again(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durability, "FIRST_PAUSE", 0.0001)
+    disk.gate.rests_on("of a", 2)
     disk.gate.add("a")
     disk.gate.poll(now=True)
+    disk.gate.rests_on("of b", 1)
+    disk.gate.add("b")
+    error = OSError(5, "broken disk")
     disk.finish(error)
-    for _ in range(2):
-        with pytest.raises(kind, match=str(error.args[-1])):
-            disk.gate.poll()
-        with pytest.raises(kind, match=str(error.args[-1])):
-            disk.gate.drain()
+    assert disk.gate.trouble is error
+    assert disk.gate.poll(now=True) == []
+    disk.finish()
+    assert disk.gate.poll(now=True) == ["a"]
+    assert disk.gate.trouble is None
+    assert disk.renewed == [("of a", 2)]
+    disk.finish()
+    assert disk.gate.poll() == ["b"]
+    assert disk.renewed == [("of a", 2), ("of b", 1)], "what was written before the failure is in doubt"
+
+
+def test_without_a_failure_nothing_is_written_again(disk: Disk) -> None:
+    disk.gate.rests_on("of a", 2)
+    disk.gate.add("a")
+    disk.gate.poll(now=True)
+    disk.finish()
+    assert disk.gate.poll() == ["a"]
+    assert disk.renewed == []
+
+
+def test_a_gate_in_trouble_can_be_closed(disk: Disk) -> None:
+    disk.gate.add("a")
+    disk.gate.poll(now=True)
+    disk.finish(OSError(28, "No space left on device"))
+    disk.gate.close()
     assert not disk.gate.empty
 
 
@@ -129,4 +148,4 @@ def test_closing_an_unused_gate_starts_no_thread() -> None:
     def never() -> None:
         raise AssertionError("nothing was queued")
 
-    SyncGate(never, never).close()
+    SyncGate(never, never, lambda job_id, version: never()).close()

@@ -118,10 +118,18 @@ def test_a_full_disk_delays_events_and_loses_none(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with open("/dev/full", "wb", buffering=0) as full, path.open("ab", buffering=0) as room:
         journal = Journal(full)
-        journal.note("begin", run=1)
-        journal.flush()
-        journal.note("end")
-        journal.flush()
+        for event in ("begin", "end"):
+            journal.note(event)
+            with pytest.raises(OSError, match="No space left"):
+                journal.flush()
         journal._stream = room
         journal.flush()
     assert [event["e"] for event in replay(path.read_bytes().splitlines())] == ["begin", "end"]
+
+
+def test_closing_on_a_full_disk_hides_no_other_error() -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        journal = Journal(full)
+        journal.note("end")
+        journal.close()
+    assert full.closed

@@ -136,7 +136,18 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC)
 
     @abstractmethod
     def sync(self) -> None:
-        """Make everything written so far survive a power cut; OSError if the storage could not take it."""
+        """Make everything written so far survive a power cut.
+
+        JobStoreUnavailableError if the storage could not take it. What was written before such an error may
+        be lost even if the next call succeeds, unless `renew_record` has written it again.
+        """
+
+    @abstractmethod
+    def renew_record(self, job_id: str, version: int) -> None:
+        """Write a record once more, as it is, so that the next `sync` speaks for it; absent is fine.
+
+        CorruptRecordError if it is damaged already.
+        """
 
     def default_caching(self) -> bool:
         """Say whether jobs are better off with a cache on their node (line 1062)."""

@@ -5,12 +5,13 @@ Puts the parts together; knows nothing itself.
 
 from __future__ import annotations
 
+from toilcache.errors import JobStoreUnavailableError
 from toilcache.job_store.files import Files
 from toilcache.job_store.job_records import JobRecords
 from toilcache.job_store.leader_state import LeaderState
 from toilcache.job_store.recovery import Recovery
-
 from toilcache.job_store.work import Work
+
 
 class BackedJobStore(Recovery, JobRecords, Files, LeaderState):
     """All verbs save for those that make, find and remove the storage itself."""

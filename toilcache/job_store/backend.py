@@ -85,6 +85,14 @@ class Backend(ABC):
         """Return when the key was last written, in seconds since 1970 by the clock of the storage."""
 
     @abstractmethod
+    def touch(self, key: str) -> None:
+        """Have a key count as written now, which takes no room; FileNotFoundError if it is absent."""
+
+    @abstractmethod
+    def renew(self, key: str, data: bytes) -> None:
+        """Write the content of a key, which is `data`, once more, so that the next `sync` speaks for it."""
+
+    @abstractmethod
     def status(self, key: str) -> tuple[int, bool]:
         """Return (size in bytes, executable) of a file."""
 
@@ -123,4 +131,8 @@ class Backend(ABC):
 
     @abstractmethod
     def sync(self) -> None:
-        """Make everything written so far survive a power cut."""
+        """Make everything written so far survive a power cut.
+
+        An error may be told once: what was written before it, and not again, has to be taken for lost, even
+        if the next call succeeds.
+        """

@@ -6,7 +6,7 @@ files or logs.
 
 from __future__ import annotations
 
-from errno import EACCES, EDQUOT, EIO, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS, ESTALE
+from errno import EACCES, EBUSY, EDQUOT, EIO, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, EPERM, EROFS, ESTALE
 
 from toilcache.errors import ConcurrentFileModificationException, JobStoreUnavailableError
 from toilcache.job_store.abstract import AbstractJobStore
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from toilcache.job_store.backend import Backend
 
 DISK_ERRORS = (ENOSPC, EDQUOT, EIO)
-"""What writing to an open file of a store can meet."""
+"""What writing to a store can meet that passes: somebody makes room, or mends the disk or its server."""
 
 _UNAVAILABLE = {
     ENOSPC: "free some space there",
@@ -27,8 +27,16 @@ _UNAVAILABLE = {
     EPERM: "run as its owner, or choose another directory",
     ENOENT: "it was removed or is not mounted here",
     ENOTDIR: "it was removed or is not mounted here",
+    ENOTEMPTY: "a program still has a file in it open; end that and try again",
+    EBUSY: "a program still has a file in it open; end that and try again",
     ESTALE: "its server has forgotten it; mount it anew",
 }
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether an error, or what caused it, says that the file system is full or fails."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno in DISK_ERRORS
 
 
 class StoreCore(AbstractJobStore):
@@ -76,6 +84,4 @@ class StoreCore(AbstractJobStore):
         advice = _UNAVAILABLE.get(error.errno or 0)
         if advice is None:
             return error
-        return JobStoreUnavailableError(
-            f"cannot write to job store {self.locator}: {error.strerror}; {advice}"
-        )
+        return JobStoreUnavailableError(f"cannot use job store {self.locator}: {error.strerror}; {advice}")

@@ -16,7 +16,6 @@ from toilcache.io import (
     atomic_create,
     random_name,
     sync_directory,
-    sync_filesystem,
     write_all,
     write_durable,
 )
@@ -46,6 +45,7 @@ class DirectoryBackend(Backend):
         self._prefix = root.rstrip("/") + "/"
         self._trash = self._prefix + trash + "/"
         self._sync_files = sync_files
+        self._watched: int | None = None
 
     def where(self, key: str) -> str:
         """Give the absolute path."""
@@ -132,6 +132,18 @@ class DirectoryBackend(Backend):
         finally:
             os.close(descriptor)
 
+    def touch(self, key: str) -> None:
+        """Set the file's time, by the clock of its server."""
+        vfs.utime(self._prefix + key)
+
+    def renew(self, key: str, data: bytes) -> None:
+        """Write the file over in place: whoever reads it meanwhile sees the same bytes."""
+        descriptor = vfs.open(self._prefix + key, os.O_WRONLY)
+        try:
+            write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+
     def status(self, key: str) -> tuple[int, bool]:
         """Read size and mode."""
         status = os.stat(self._prefix + key)
@@ -205,8 +217,20 @@ class DirectoryBackend(Backend):
         return file_url(self._prefix + key)
 
     def sync(self) -> None:
-        """Sync the file system; OSError if the disk could not take it."""
-        sync_filesystem(self.root)
+        """Sync the file system; OSError if the disk could not take it.
+
+        Each descriptor is told of an error once, and a new one only of those that nobody was told of. So one
+        descriptor is kept for all calls (https://man7.org/linux/man-pages/man2/syncfs.2.html).
+        """
+        if self._watched is None:
+            import weakref
+
+            self._watched = os.open(self.root, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._watched)
+        try:
+            vfs.syncfs(self._watched)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.root) from None
 
 
 def _write_new(path: str, data: bytes) -> None:

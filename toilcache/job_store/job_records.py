@@ -149,7 +149,9 @@ class JobRecords(StoreCore):
         try:
             data = self._backend.get(key)
         except FileNotFoundError:
-            data = self._second_look(job_id, key)
+            raise NoSuchJobException(job_id) from None
+        except OSError as error:
+            raise self._unavailable(error) from error
         path = self._backend.where(key)
         token, state = records.decode(data, path)
         description: JobDescription = records.unpickle(state, path)
@@ -173,6 +175,18 @@ class JobRecords(StoreCore):
         if not layout.is_job_id(job_id):
             return []
         try:
+    def renew_record(self, job_id: str, version: int) -> None:
+        """Write a record once more, as it is; one that is not there any more needs it no longer."""
+        key = layout.slot(job_id, version)
+        try:
+            data = self._backend.get(key)
+            records.decode(data, self._backend.where(key))
+            self._backend.renew(key, data)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unavailable(error) from error
+
             return layout.slot_numbers(self._backend.names(layout.job_scope(job_id)))
         except FileNotFoundError:
             return []

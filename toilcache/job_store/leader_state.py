@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from contextlib import suppress
 
 from toilcache.errors import LeaderAliveError, LeaderFencedError
 from toilcache.job_store import layout
@@ -103,6 +104,12 @@ class LeaderState(StoreCore):
 
     def check_run(self, run: int) -> None:
         """Raise LeaderFencedError if a newer run than this has begun."""
+        try:
+            self._check_run(run)
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    def _check_run(self, run: int) -> None:
         newest = self.current_run()
         if newest != run:
             raise LeaderFencedError(
@@ -118,12 +125,22 @@ class LeaderState(StoreCore):
         return self._claims.get(run) in (None, self._content(layout.run(run)))
 
     def beat(self, run: int) -> None:
-        """Show that the leader of this run is alive; LeaderFencedError if a newer run has begun."""
+        """Show that the leader of this run is alive; LeaderFencedError if a newer run has begun.
+
+        A full store shows it too, but says that it is full.
+        """
         self.check_run(run)
         try:
             self._backend.put(layout.run(run, ".beat"), b"%d\n" % run)
         except OSError as error:
+            self._beat_without_room(run)
             raise self._unavailable(error) from error
+
+    def _beat_without_room(self, run: int) -> None:
+        for part in (".beat", ""):
+            with suppress(OSError):
+                self._backend.touch(layout.run(run, part))
+                return
 
     def last_beat(self) -> float | None:
         """Return when the newest run last showed life, in seconds since 1970 by the storage's clock.
@@ -140,7 +157,10 @@ class LeaderState(StoreCore):
 
     def append_journal(self, run: int) -> BinaryIO:
         """Open the journal of a run so that each write lands whole at its end."""
-        return self._backend.append(layout.journal(run))
+        try:
+            return self._backend.append(layout.journal(run))
+        except OSError as error:
+            raise self._unavailable(error) from error
 
     def journals(self) -> list[Callable[[], BinaryIO]]:
         """Return one function for each journal, oldest run first, that opens it for reading."""
@@ -166,6 +186,23 @@ class LeaderState(StoreCore):
         names = self._backend.names(layout.LEADER)
         newest = max(layout.slot_numbers(names), default=0)
         return f"{newest}.ended" in names
+
+    def close_run(self, run: int, *, clean: bool) -> None:
+        """Record that no worker of a run may begin any more."""
+        self._may_write()
+        try:
+            self._backend.put(layout.run(run, ".closed"), b"clean" if clean else b"keep")
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    def closing(self, run: int) -> str:
+        """Return "" if workers of a run may begin, else "clean" or "keep"."""
+        names = self._backend.names(layout.LEADER)
+        if max(layout.slot_numbers(names), default=run) > run:
+            return "clean"
+        if f"{run}.closed" not in names:
+            return ""
+        return "keep" if self._content(layout.run(run, ".closed")) == b"keep" else "clean"
 
     def register_node(self, node_id: str, info: dict[str, Any]) -> None:
         """Record that a node takes part, with what a clean-up of it needs to know."""
@@ -210,7 +247,8 @@ class LeaderState(StoreCore):
             with stream:
                 callback(stream)
             if mark:
-                self._backend.move(f"{scope}/{name}", f"{layout.LOGS_READ}/{name}")
+                with suppress(FileNotFoundError):
+                    self._backend.move(f"{scope}/{name}", f"{layout.LOGS_READ}/{name}")
             count += 1
         return count
 

@@ -51,11 +51,17 @@ class LeaderVerbs(ABC):
 
     @abstractmethod
     def check_run(self, run: int) -> None:
-        """Raise LeaderFencedError if a newer run than this has begun."""
+        """Raise LeaderFencedError if a newer run than this has begun.
+
+        JobStoreUnavailableError if the store is gone or cannot be read.
+        """
 
     @abstractmethod
     def beat(self, run: int) -> None:
-        """Show that the leader of this run is alive; LeaderFencedError if a newer run has begun."""
+        """Show that the leader of this run is alive; LeaderFencedError if a newer run has begun.
+
+        JobStoreUnavailableError if the storage takes no writes, where life is shown all the same if it can.
+        """
 
     @abstractmethod
     def last_beat(self) -> float | None:

@@ -10,11 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from random import uniform
 
-from toilcache.errors import (
-    ConcurrentFileModificationException,
-    JobStoreUnavailableError,
-    NoSuchJobException,
-)
+from toilcache.errors import ConcurrentFileModificationException, NoSuchJobException
 from toilcache.job.description import JobDescription
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.job_store.abstract import AbstractJobStore
@@ -115,7 +111,7 @@ class Attempts:
         desc = self._store.load_version(node.id, node.desc.version)
         change(desc)
         try:
-            self._update(desc)
+            self._store.update_job(desc)
         except ConcurrentFileModificationException:
             newest = self._store.load_job(node.id)
             if newest.version > node.desc.version:
@@ -124,20 +120,26 @@ class Attempts:
         node.desc = desc
         return None
 
-    def _update(self, desc: JobDescription) -> None:
-        """Write a record; on a full store with the space that is set aside for the leader's last words."""
-        try:
-            self._store.update_job(desc)
-        except JobStoreUnavailableError:
-            self._store.release_reserve()
-            self._store.update_job(desc)
+    def give_up(
+        self, node: Node, reason: BatchJobExitReason, why: str, log_id: str | None
+    ) -> JobDescription | None:
+        """Take the next slot with what is to be said of the attempt, which costs the job a try or does not.
 
-    def is_charged(self, node: Node, reason: BatchJobExitReason) -> bool:
-        """Tell whether losing this attempt costs the job a try; noting that it was lost."""
-        if reason != BatchJobExitReason.LOST:
-            return True
-        self._losses[node.id] = self._losses.get(node.id, 0) + 1
-        return self._losses[node.id] > FREE_LOSSES
+        Returns None if we won, else the record that was there first. What raises is not counted as a loss.
+        """
+        losses = self._losses.get(node.id, 0)
+        is_free = reason == BatchJobExitReason.LOST and losses < FREE_LOSSES
+
+        def change(desc: JobDescription) -> None:
+            if not is_free:
+                desc.setupJobAfterFailure(exit_reason=reason)
+            desc.failure = why
+            desc.logJobStoreFileID = log_id
+
+        newest = self.take_slot(node, change)
+        if newest is None and is_free:
+            self._losses[node.id] = losses + 1
+        return newest
 
     def pause(self, node: Node, base: float) -> float:
         """Return the seconds to wait before the next try: doubled each time, jittered, at most a minute."""

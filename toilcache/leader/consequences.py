@@ -6,7 +6,8 @@ gate of :mod:`toilcache.leader.durability`, in which they wait for a sync.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 
 from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.leader.durability import SyncGate
@@ -22,6 +23,8 @@ class Consequences:
         self._store = store
         self._graph = graph
         self._gate = gate
+        self.safe: deque[Consequence] = deque()
+        """What the gate has let through and is not done yet."""
 
     def of_commit(self, node: Node, promised: list[str]) -> None:
         """Queue what follows from a job's commit; ``promised`` are the promises that its arguments held."""
@@ -40,10 +43,18 @@ class Consequences:
         """Queue the removal of a job that nobody needs any more."""
         self._gate.add(lambda: self._forget(node))
 
-    def carry_out(self, safe: list[Consequence]) -> Iterator[Changes]:
-        """Do what has become safe, in the order in which it was decided; yields what that brings about."""
-        for consequence in safe:
-            changes = consequence()
+    def let_go(self, consequences: Iterable[Consequence]) -> None:
+        """Take over what the gate has let through."""
+        self.safe.extend(consequences)
+
+    def carry_out(self) -> Iterator[Changes]:
+        """Do what has become safe, in the order in which it was decided; yields what that brings about.
+
+        One that raises is the first to be done the next time.
+        """
+        while self.safe:
+            changes = self.safe[0]()
+            self.safe.popleft()
             if changes is not None:
                 yield changes
 

@@ -90,7 +90,7 @@ class Graph:
         node = self._add(root)
         self.root = node
         self.consumers[node.id] += 1
-        self._discover(node)
+        self._discover(root)
         self._find_kept_values()
         self._admit(node, changes)
         return changes
@@ -98,10 +98,10 @@ class Graph:
     def committed(self, node: Node, desc: JobDescription) -> Changes:
         """Take note that a job's body has run: ``desc`` is what its worker committed."""
         changes = Changes()
+        self._discover(desc)
         node.desc = desc
         node.refs = tuple(desc.result_refs)
         self.consumers.update(node.refs)
-        self._discover(node)
         self._wait(node)
         self._settle([node], changes)
         return changes
@@ -141,16 +141,23 @@ class Graph:
             self.consumers.update(node.refs)
         return node
 
-    def _discover(self, node: Node) -> None:
-        """Load every descendant that is written down: a later phase may hold promises of an earlier one."""
-        frontier = [node]
+    def _discover(self, desc: JobDescription) -> None:
+        """Load every descendant that is written down: a later phase may hold promises of an earlier one.
+
+        Nothing has changed if that raises.
+        """
+        found: dict[str, JobDescription] = {}
+        frontier = [desc]
         while frontier:
-            for job_id in frontier.pop().desc.successorsAndServiceHosts():
-                if job_id in self.nodes:
+            for job_id in frontier.pop().successorsAndServiceHosts():
+                if job_id in self.nodes or job_id in found:
                     continue
-                desc = self._load(job_id)
-                if desc is not None:
-                    frontier.append(self._add(desc))
+                loaded = self._load(job_id)
+                if loaded is not None:
+                    found[job_id] = loaded
+                    frontier.append(loaded)
+        for loaded in found.values():
+            self._add(loaded)
 
     def _find_kept_values(self) -> None:
         """Load the jobs that an earlier leader finished and kept for their values alone."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
-from errno import EDQUOT, ENOSPC
+from contextlib import suppress
 from typing import IO, Any
 
 
 class Journal:
-    """Writes events; they are in the file when :meth:`flush` returns, unless the disk is full."""
+    """Writes events; they are in the file when :meth:`flush` returns."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -32,22 +32,20 @@ class Journal:
         self._lines.append(json.dumps(record, separators=(",", ":")))
 
     def flush(self) -> None:
-        """Hand what was noted to the operating system; what a full disk refuses waits for the next call."""
+        """Hand what was noted to the operating system; what it refuses (OSError) waits for the next call."""
         if self._lines:
             self._unwritten += ("\n".join(self._lines) + "\n").encode()
             self._lines.clear()
-        try:
-            while self._unwritten:
-                self._unwritten = self._unwritten[self._stream.write(self._unwritten) :]
-                self._stream.flush()
-        except OSError as error:
-            if error.errno not in (ENOSPC, EDQUOT):
-                raise
+        while self._unwritten:
+            self._unwritten = self._unwritten[self._stream.write(self._unwritten) :]
+            self._stream.flush()
 
     def close(self) -> None:
-        """Flush and close the file."""
-        self.flush()
-        self._stream.close()
+        """Flush and close the file; there is no other time for what the disk refuses now."""
+        with suppress(OSError):
+            self.flush()
+        with suppress(OSError):
+            self._stream.close()
 
 
 def replay(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:

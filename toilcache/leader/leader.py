@@ -2,15 +2,17 @@
 left.
 
 Knows the graph, the store, the adapter's verbs and the rules of retrying. Must not know Slurm, Docker or
-processes. One event loop: it blocks in ``adapter.updates`` until something happened or a timer is due. Two
-rules carry everything: a job is done only when its record is in the store (I1), and whatever destroys an
-earlier state waits for a sync (I3)."""
+processes. One event loop: it blocks in ``adapter.updates`` until something happened or a timer is due. Three
+rules carry everything: a job is done only when its record is in the store (I1), whatever destroys an earlier
+state waits for a sync (I3), and what a full store refuses changes nothing and is tried again."""
 
 from __future__ import annotations
 
 import logging
 import signal
+from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 
 from toilcache.batch.model import BatchAdapter, Ended, JobRequest, Record, Update
@@ -19,17 +21,18 @@ from toilcache.errors import (
     FailedJobsException,
     InsufficientSystemResources,
     JobException,
-    JobStoreUnavailableError,
+    NoSuchFileException,
     NoSuchJobException,
     WorkflowStopped,
 )
 from toilcache.job.description import JobDescription
 from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.leader.attempts import Attempts
-from toilcache.leader.consequences import Consequence, Consequences
+from toilcache.leader.consequences import Consequences
 from toilcache.leader.durability import SyncGate
 from toilcache.leader.graph import Changes, Graph, Node, State, slim
 from toilcache.leader.journal import Counts, Journal
+from toilcache.leader.patience import LONGEST_PAUSE, Patience
 from toilcache.leader.report import Reporter
 from toilcache.leader.signals import Signals
 from toilcache.leader.timers import Timers
@@ -59,15 +62,17 @@ class Leader:
         self._journal = Journal(store.append_journal(run))
         self._graph = Graph(self._load)
         self._attempts = Attempts(store)
-        self._gate = SyncGate(store.sync, adapter.wake)
+        self._gate = SyncGate(store.sync, adapter.wake, store.renew_record)
         self._consequences = Consequences(store, self._graph, self._gate)
         self._timers = Timers()
-        self._ready: list[Node] = []
+        self._patience = Patience(self._timers)
+        self._ready: deque[Node] = deque()
         self._failed: list[Node] = []
         self._backing_off = 0
         self._stop: WorkflowStopped | None = None
         self._resuming = False
         self._overdue: dict[str, str] = {}
+        self._saved_logs: dict[Ended, str | None] = {}
         self.counts = Counts()
 
     def run(self, root: JobDescription, *, resume: bool, adopted: Sequence[tuple[str, int]] = ()) -> None:
@@ -78,24 +83,29 @@ class Leader:
         :raises FailedJobsException: some jobs had no tries left; the others were run as far as possible.
         :raises LeaderFencedError: a newer leader has taken the store over; nothing more was touched.
         :raises WorkflowStopped: by a signal or the kill flag; the store can be restarted.
+        :raises JobStoreUnavailableError: the store is gone. While it is full we wait.
         """
         self._journal.note("begin", str(root.jobStoreID), run=self._run, resume=resume)
         self._resuming = resume
-        self._timers.every(KILL_FLAG_SECONDS, self._look_at_kill_flag)
+        for seconds, look in (
+            (KILL_FLAG_SECONDS, self._look_at_kill_flag),
+            (HEARTBEAT_SECONDS, self._beat),
+            (DURATION_LOOK_SECONDS, self._look_at_durations),
+        ):
+            self._timers.every(seconds, partial(self._patience.attempt, look, look))
         self._timers.every(PROGRESS_SECONDS, self._note_progress)
-        self._timers.every(HEARTBEAT_SECONDS, self._beat)
-        if self._config.maxJobDuration:
-            self._timers.every(DURATION_LOOK_SECONDS, self._look_at_durations)
         with Signals(self._ask_to_stop):
             try:
                 self._begin(root, adopted)
                 self._loop()
                 self._finish()
-            except NoSuchJobException:
-                self._check_run()  # a newer run may have finished jobs that we still know of
+            except (NoSuchJobException, NoSuchFileException):
+                self._check_run()  # the store may be gone, or a newer run may have finished jobs that we know
                 raise
             finally:
                 self._journal.note("end", jobs=self.counts.as_dict())
+                if self._patience.is_needed:
+                    self._store.release_reserve()
                 self._journal.close()
                 self._gate.close()
         if self._failed:
@@ -121,34 +131,45 @@ class Leader:
         self._adapter.adopted([JobRequest.of(desc)._replace(version=version) for desc, version in heads])
         self._resuming = False
 
-    def _settle(self, safe: list[Consequence]) -> None:
-        """Do what had to wait for a sync."""
-        if safe:
+    def _settle(self) -> None:
+        """Do what had to wait for a sync; when nothing runs any more, nothing waits for others to join in."""
+        self._consequences.let_go(self._gate.poll(now=self._is_idle()))
+        if self._consequences.safe:
             self._check_run()
-            for changes in self._consequences.carry_out(safe):
+            for changes in self._consequences.carry_out():
                 self._take(changes)
 
+    def _is_idle(self) -> bool:
+        return not self._attempts and not self._ready and not self._backing_off
+
     def _loop(self) -> None:
+        """Only after the last sync may anybody be told that the workflow is done, and so it ends then."""
+        attempt = self._patience.attempt
         while True:
             self._timers.run_due()
-            self._settle(self._gate.poll())
-            self._issue()
-            self._journal.flush()
+            self._patience.hold("sync", self._gate.trouble)
+            attempt("settle", self._settle)
+            if not self._patience.is_needed:
+                attempt("issue", self._issue)
+            attempt("journal", self._journal.flush)
             self._reporter.progress(self.counts)
             if self._stop is not None:
                 logger.error("%s; continue with --restart", self._stop.why)
                 raise self._stop
-            if not self._attempts and not self._ready and not self._backing_off:
+            if self._is_idle() and self._gate.empty and not self._patience.is_needed:
                 return
-            for update in self._adapter.updates(self._patience()):
-                self._hear(update)
+            for update in self._adapter.updates(self._next_moment()):
+                attempt(update, partial(self._hear, update))
 
-    def _patience(self) -> float | None:
-        moments = [moment for moment in (self._timers.due_in(), self._gate.due_in()) if moment is not None]
+    def _next_moment(self) -> float | None:
+        sync = None if self._patience.is_needed else self._gate.due_in()
+        if sync is not None and self._is_idle():
+            return 0.0
+        moments = [moment for moment in (self._timers.due_in(), sync) if moment is not None]
         return min(moments) if moments else None
 
     def _finish(self) -> None:
-        """Only after the last sync may anybody be told that the workflow is done.
+        """Look whether all is done.
 
         :raises JobException: nothing failed and yet the root is not done: never report that as a success.
         """
@@ -158,8 +179,6 @@ class Leader:
                 f"cannot finish the workflow: nothing runs, but {len(waiting)} jobs wait, "
                 f"{waiting[0].desc} first; continue with --restart, and please report this"
             )
-        while not self._gate.empty:
-            self._settle(self._gate.drain())
         self._reporter.progress(self.counts)
 
     def _hear(self, update: Update) -> None:
@@ -176,10 +195,13 @@ class Leader:
         """Hand all ready jobs to the adapter at once."""
         if not self._ready:
             return
-        ready, self._ready = self._ready, []
         self._check_run()
         requests = []
-        for node in ready:
+        while self._ready and not self._patience.is_needed:
+            node = self._ready.popleft()
+            if node.inherited:
+                self._patience.attempt(node.id, partial(self._fence, node))
+                continue
             request = self._prepare(node)
             if request is not None:
                 requests.append(request)
@@ -187,8 +209,6 @@ class Leader:
 
     def _prepare(self, node: Node) -> JobRequest | None:
         """Make the request for an attempt; None if the job cannot be issued after all."""
-        if node.inherited and not self._fence(node):
-            return None
         request = JobRequest.of(node.desc)
         try:
             self._adapter.check(request)
@@ -203,16 +223,17 @@ class Leader:
         self._journal.note("issue", node.id, version=node.desc.version, name=request.name)
         return request
 
-    def _fence(self, node: Node) -> bool:
-        """Take a slot of our own, so that whatever an earlier run has issued is refused; False if it won the
-        race.
+    def _fence(self, node: Node) -> None:
+        """Take a slot of our own, so that whatever an earlier run has issued is refused; then the job may be
+        issued, unless that run has won the race.
         """
-        node.inherited = False
         newest = self._attempts.take_slot(node, JobDescription.clearRemainingTryCount)
-        if newest is not None:
+        if newest is None:
+            node.inherited = False
+            self._ready.append(node)
+        else:
             self._take_record(node, newest)
-            return False
-        return True
+            node.inherited = False
 
     # What workers have done
 
@@ -225,22 +246,22 @@ class Leader:
 
     def _take_record(self, node: Node, desc: JobDescription) -> None:
         """Act on the newest record of a job: its commit, or its failure."""
-        if node.state == State.ISSUED:
-            self.counts.running -= 1
         if desc.has_body():
             self._attempt_failed(node, desc)
             return
+        was_issued = node.state == State.ISSUED
+        promised = list(node.desc.promised)
+        known = len(self._graph.nodes)
+        changes = self._graph.committed(node, desc)  # reads new jobs; if that fails, nothing has changed
+        self.counts.known += len(self._graph.nodes) - known
+        self.counts.running -= was_issued
+        self.counts.ran += 1
         self._reporter.messages(desc)
         self._reporter.success_log(self._store, desc)
         self._journal.note("commit", node.id, version=desc.version)
-        self.counts.ran += 1
-        promised = list(node.desc.promised)
-        node.desc = desc
         slim(desc)
+        self._gate.rests_on(node.id, desc.version)
         self._consequences.of_commit(node, promised)
-        known = len(self._graph.nodes)
-        changes = self._graph.committed(node, desc)
-        self.counts.known += len(self._graph.nodes) - known
         self._follow_chain(node, desc)
         self._take(changes)
 
@@ -285,21 +306,18 @@ class Leader:
 
         Returns the record of the attempt if that was there first after all.
         """
-        log_id = self._reporter.save_log(self._store, node.id, update.log_tail)
-
-        def charge(desc: JobDescription) -> None:
-            if self._attempts.is_charged(node, update.reason):
-                desc.setupJobAfterFailure(exit_reason=update.reason)
-            desc.failure = self._overdue.pop(node.id, update.detail)
-            desc.logJobStoreFileID = log_id
-
-        newest = self._attempts.take_slot(node, charge)
+        if update not in self._saved_logs:  # a full store may have taken the log and not the record
+            self._saved_logs[update] = self._reporter.save_log(self._store, node.id, update.log_tail)
+        why = self._overdue.get(node.id, update.detail)
+        newest = self._attempts.give_up(node, update.reason, why, self._saved_logs[update])
+        del self._saved_logs[update]
         if newest is None:
-            self.counts.running -= 1
+            self._overdue.pop(node.id, None)
             self._attempt_failed(node, node.desc)
         return newest
 
     def _attempt_failed(self, node: Node, desc: JobDescription) -> None:
+        self.counts.running -= node.state == State.ISSUED
         node.desc = desc
         slim(desc)
         left = desc.remainingTryCount
@@ -347,6 +365,7 @@ class Leader:
                 desc = self._store.load_job(job_id)
             except NoSuchJobException:
                 return None
+        self._gate.rests_on(job_id, desc.version)
         slim(desc)
         return desc
 
@@ -361,18 +380,16 @@ class Leader:
         self._journal.note("progress", jobs=self.counts.as_dict())
 
     def _beat(self) -> None:
-        try:
-            self._store.beat(self._run)
-        except JobStoreUnavailableError as error:
-            logger.warning(
-                "%s", error
-            )  # a full disk: workers wait for room to commit, and so does the leader
+        self._store.beat(self._run)
 
     def _look_at_durations(self) -> None:
+        """End what runs too long, but not a worker that only waits for room to commit."""
         limit = float(self._config.maxJobDuration or 0)
+        if not limit or not self._patience.is_calm(LONGEST_PAUSE):
+            return
         late = self._attempts.overdue(self._adapter.running(), limit)
         if late:
-            self._check_run()
+            self._beat()  # fails in a full store, and for a leader that was fenced
             for node in late.values():
                 self._overdue[node.id] = f"was killed: it ran longer than --maxJobDuration {limit:g} s"
             self._adapter.cancel(late)

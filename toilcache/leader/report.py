@@ -17,6 +17,7 @@ from toilcache.errors import JobStoreUnavailableError, NoSuchFileException
 from toilcache.io import write_durable
 from toilcache.job.description import JobDescription
 from toilcache.job_store.abstract import AbstractJobStore
+from toilcache.job_store.core import is_full
 from toilcache.leader.journal import Counts
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ class Reporter:
 
     def save_log(self, store: AbstractJobStore, job_id: str, text: bytes) -> str | None:
         """Put what a crashed job had printed into the store; returns the file's id, None if it printed
-        nothing, or if there is no room: then a person sees it here and now.
+        nothing, or if the store refuses it for good: then a person sees it here and now.
+
+        :raises JobStoreUnavailableError, OSError: the store is full or fails; try again.
         """
         if not text:
             return None
@@ -70,6 +73,8 @@ class Reporter:
             with store.write_file_stream(job_id=job_id, cleanup=True, basename="log") as (stream, file_id):
                 stream.write(text)
         except (JobStoreUnavailableError, OSError) as error:
+            if is_full(error):
+                raise
             logger.warning("cannot keep the log of job %s: %s", job_id, error)
             _show_last(text.decode(errors="replace").splitlines())
             return None

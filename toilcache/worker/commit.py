@@ -1,15 +1,14 @@
 """How a worker writes to a job store that has no room: it waits.
 
-Knows which errors mean a full or failing file system. Must not know what is written. A result that took
-hours to compute must not be lost because somebody filled the disk: the worker keeps it and tries again, with
-growing pauses, until its time ends."""
+Must not know what is written. A result that took hours to compute must not be lost because somebody filled
+the disk: the worker keeps it and tries again, with growing pauses, until its time ends."""
 
 from __future__ import annotations
 
-import errno
 import time
 
 from toilcache.errors import JobStoreUnavailableError
+from toilcache.job_store.core import is_full
 from toilcache.worker.failures import say
 
 TYPE_CHECKING = False
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+__all__ = ["is_full", "patiently"]
+
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 
@@ -43,9 +43,3 @@ def patiently(write: Callable[[], T]) -> T:
                 said = True
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
-
-
-def is_full(error: BaseException) -> bool:
-    """Tell whether an error, or what caused it, says that the file system is full or fails."""
-    cause = error if isinstance(error, OSError) else error.__cause__
-    return isinstance(cause, OSError) and cause.errno in FULL
