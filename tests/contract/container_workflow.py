@@ -1,0 +1,129 @@
+"""Small workflows that look around in a container, chosen by ``--kind``. Run as a script by the tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from toilcache import Job, Toil
+
+SMALL = {"cores": 1, "memory": "10M", "disk": "10M"}
+MINE = os.path.dirname(os.path.abspath(__file__))
+
+
+def looks(job: Job) -> dict[str, Any]:
+    """What the job sees: who it is, which Python, which places it can write to."""
+    return {
+        "uid": os.geteuid(),
+        "python": list(sys.version_info[:2]),
+        "engine": sys.modules["toilcache"].__file__,
+        "boxed": os.path.exists("/.singularity.d") or os.path.exists("/.dockerenv"),
+        "writable": {name: can_write(place) for name, place in places(job).items()},
+        "secret": os.environ.get("SECRET_OF_OURS"),
+        "needs": [name for name in ("cloudpickle", "fsspec", "docker", "rich") if can_import(name)],
+    }
+
+
+def places(job: Job) -> dict[str, str]:
+    return {
+        "root": "/",
+        "script": MINE,
+        "engine": os.path.dirname(str(sys.modules["toilcache"].__file__)),
+        "home": os.path.expanduser("~"),
+        "temporary": tempfile.gettempdir(),
+        "working": os.getcwd(),
+        "job": job.tempDir,
+    }
+
+
+def can_write(place: str) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return True
+    except OSError:
+        return False
+
+
+def can_import(name: str) -> bool:
+    try:
+        __import__(name)
+    except ImportError:
+        return False
+    return True
+
+
+def fans_out(job: Job) -> Any:
+    """Children, a follow-on that takes their values, and a function that only goes by value."""
+    squares = [job.addChildFn(square, number, **SMALL).rv() for number in range(8)]
+    cube = job.addChildFn(lambda number: number**3, 3, **SMALL).rv()
+    return job.addFollowOnFn(add, squares, cube, **SMALL).rv()
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def add(squares: list[int], cube: int) -> int:
+    return sum(squares) + cube
+
+
+def reads(job: Job, file_id: Any) -> str:
+    """Read an imported file, and hand a file of its own on."""
+    path = job.fileStore.readGlobalFile(file_id)
+    made = Path(job.tempDir) / "made"
+    made.write_text(Path(path).read_text() * 2)
+    return job.addChildJobFn(reads_again, job.fileStore.writeGlobalFile(str(made)), **SMALL).rv()
+
+
+def reads_again(job: Job, file_id: Any) -> str:
+    return Path(job.fileStore.readGlobalFile(file_id)).read_text()
+
+
+def asks(job: Job, image: str) -> Any:
+    """A child in another image than this job's."""
+    child = job.addChildFn(version, **SMALL)
+    child.image = image
+    return [version(), child.rv()]
+
+
+def version() -> list[int]:
+    return list(sys.version_info[:2])
+
+
+def waits(job: Job) -> str:
+    """Say that it runs, and wait to be killed; the second time, return."""
+    started = Path(os.environ.get("TMPDIR", "/tmp")).parent / "started"
+    if started.exists():
+        return "again"
+    started.touch()
+    time.sleep(1000)
+    return "never"
+
+
+def eats(job: Job) -> int:
+    """Take more memory than a small container has."""
+    return len(bytearray(600 << 20))
+
+
+def main() -> None:
+    parser = Job.Runner.getDefaultArgumentParser()
+    parser.add_argument("--kind")
+    parser.add_argument("--argument", default=None)
+    options = parser.parse_args()
+    with Toil(options) as toil:
+        if options.kind == "reads":
+            root = Job.wrapJobFn(reads, toil.importFile(Path(options.argument).as_uri()), **SMALL)
+        elif options.kind == "asks":
+            root = Job.wrapJobFn(asks, options.argument, **SMALL)
+        else:
+            root = Job.wrapJobFn(globals()[options.kind], **SMALL)
+        value = toil.restart() if options.restart else toil.start(root)
+    print("result", repr(value))
+
+
+if __name__ == "__main__":
+    main()
