@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from toilcache import __version__
 from toilcache.bench.command import add_arguments as bench_arguments
 from toilcache.bench.command import bench as run_bench
-from toilcache.errors import ToilcacheError
+from toilcache.errors import NoSuchJobStoreException, ToilcacheError
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.leader.journal import Status, replay
 
@@ -124,7 +125,12 @@ def _kill(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> int:
-    store = _open_store(options)
+    store = FileJobStore(options.jobStore)
+    try:
+        store.resume()
+    except NoSuchJobStoreException:
+        if not os.path.isdir(store.path):
+            raise  # else a kill has left it half made or half removed
     if not options.force:
         store.check_unled()
     store.destroy()

@@ -309,6 +309,15 @@ def test_status_and_clean(place: Place) -> None:
     assert not place.store.exists()
 
 
+@pytest.mark.parametrize("names", [[], [".being-made", "leader"]])
+def test_clean_removes_what_a_kill_has_left_half_made(place: Place, names: list[str]) -> None:
+    place.store.mkdir()
+    for name in names:
+        (place.store / name).mkdir() if name == "leader" else (place.store / name).touch()
+    assert command(place, "clean").status == 0
+    assert not place.store.exists()
+
+
 def test_status_of_a_running_workflow(place: Place, tmp_path: Path) -> None:
     started = tmp_path / "started"
     leader = place.begin("--kind", "sleeps", STARTED=str(started))
