@@ -192,6 +192,7 @@ def host_setup(store: FileJobStore, dirs: NodeDirs) -> dict[str, Any]:
     """The first message to a host; the main program is this test run, which no worker needs."""
     return {
         "locator": store.locator,
+        "run": 1,
         "node": (dirs.workflow_id, os.path.dirname(dirs.work), os.path.dirname(dirs.coordination)),
         "jobs_dir": dirs.jobs,
         "names_base": dirs.names_base,

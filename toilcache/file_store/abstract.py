@@ -93,10 +93,16 @@ class AbstractFileStore(ABC):
 
     @staticmethod
     def shutdownFileStore(
-        workflowID: str, config_work_dir: str | None, config_coordination_dir: str | None
+        workflowID: str,
+        config_work_dir: str | None,
+        config_coordination_dir: str | None,
+        run: int | None = None,
     ) -> None:
-        """Remove what a workflow left on this node; nobody may be using it any more (line 84)."""
-        info = (workflowID, config_work_dir, config_coordination_dir)
+        """Remove what a workflow left on this node; nobody may be using it any more (line 84).
+
+        `run` is the leader's for which that is done: nothing happens if a later one has used the node.
+        """
+        info = (workflowID, config_work_dir, config_coordination_dir, run)
         late("toilcache.file_store.plain:NonCachingFileStore").shutdown(info)
 
     @contextmanager

@@ -145,12 +145,15 @@ class NonCachingFileStore(AbstractFileStore):
         return True
 
     @classmethod
-    def shutdown(cls, shutdown_info: tuple[str, str | None, str | None]) -> None:
-        """Clean this node of (workflow ID, work directory or None, coordination directory or None)."""
+    def shutdown(cls, shutdown_info: tuple[Any, ...]) -> None:
+        """Clean this node of (workflow ID, work directory or None, coordination directory or None).
+
+        The run of the leader may come fourth, see `AbstractFileStore.shutdownFileStore`.
+        """
         from toilcache.node.remains import cleanup
 
-        workflow_id, work_dir, coordination_dir = shutdown_info
-        cleanup(workflow_id, work_dir, coordination_dir, run=None)
+        workflow_id, work_dir, coordination_dir, *run = shutdown_info
+        cleanup(workflow_id, work_dir, coordination_dir, run=run[0] if run else None)
 
     def _local_path(self, name: str) -> str:
         """Make a path absolute, from the temporary directory and not from wherever the job went meanwhile."""

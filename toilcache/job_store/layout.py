@@ -10,7 +10,7 @@ every id that the store did not give out itself. Must not touch a disk.
     kept/AB/JOB/ATTEMPT/FILE        files that an attempt of the job wrote and that outlive it
     free/AB/FILE, linked/AB/FILE    files of no job; link records of imported originals
     logs/new, logs/read             log messages
-    leader/RUN, RUN.beat, RUN.ended runs of the leader; journal/RUN.jsonl: their journals
+    leader/RUN, RUN.beat, .closed, .ended: runs of the leader; journal/RUN.jsonl: their journals
     nodes/NODE                      nodes that took part
     work/RUN/...                    work that hosts on other nodes take (see job_store.work)
     trash/                          what is being removed
@@ -165,7 +165,7 @@ def log(stamp: int) -> str:
 
 
 def run(number: int, part: str = "") -> str:
-    """The slot of a run of the leader, or its `.beat` or `.ended`."""
+    """The slot of a run of the leader, or its `.beat`, `.closed` or `.ended`."""
     return f"{LEADER}/{number}{part}"
 
 

@@ -90,6 +90,17 @@ class LeaderVerbs(ABC):
         """Say whether the newest run has ended."""
 
     @abstractmethod
+    def close_run(self, run: int, *, clean: bool) -> None:
+        """Record that no worker of a run may begin any more; `clean`: it leaves its node clean instead."""
+
+    @abstractmethod
+    def closing(self, run: int) -> str:
+        """Return "" if workers of a run may begin, "clean" or "keep" for what they do with their node if not.
+
+        They may not once a newer run has begun, either: "clean", which spares what the newer run uses.
+        """
+
+    @abstractmethod
     def register_node(self, node_id: str, info: dict[str, Any]) -> None:
         """Record that a node takes part, with what a clean-up of it needs to know."""
 

@@ -18,8 +18,9 @@ from __future__ import annotations
 import functools
 import os
 import re
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
+from toilcache import vfs
 from toilcache.errors import CoordinationDirError
 from toilcache.node.own import (
     hold_directory,
@@ -103,11 +104,12 @@ class NodeDirs:
         """
         return NodeHold(self, run, about)
 
-    def keep(self) -> None:
-        """Say that the directories are to stay, though the workflow has ended; none are made."""
+    def keep(self, wanted: bool = True) -> None:
+        """Say that the directories are to stay though the workflow has ended, or do not say so any more."""
         for path in (self.coordination, self.work):
-            if os.path.isdir(path):
-                touch(os.path.join(path, KEPT_MARK))
+            with suppress(FileNotFoundError):
+                mark = os.path.join(path, KEPT_MARK)
+                touch(mark) if wanted else vfs.unlink(mark)
 
 
 class NodeHold:

@@ -31,6 +31,10 @@ from toilcache.node.own import DIRECTORY, is_own, listed, owner_of, read_note
 from toilcache.node.places import possible_bases
 from toilcache.removal import robust_rmtree
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from toilcache.node.coordination import NodeDirs
+
 # A tag is the id of a workflow and of a boot; directories on their way out have random digits at the end.
 _NAME = re.compile(
     r"toilcache-(?P<tag>(?P<id>[A-Za-z0-9][A-Za-z0-9_-]{0,63})-(?P<boot>[0-9a-f]{8}))"
@@ -70,6 +74,18 @@ def remains_here(work_dir: str | None = None, coordination_dir: str | None = Non
     keys = {(match["tag"], owner_of(os.path.join(base, match[0]))) for base, match in matches}
     found = [Remains(tag, bases, owner) for tag, owner in sorted(keys)]
     return [remains for remains in found if any(map(_is_of_a_workflow, remains.paths))]
+
+
+def others_are_here(dirs: NodeDirs) -> bool:
+    """Tell, by a look at names, whether other workflows or an earlier boot have left something of this user
+    where the directories of this one are, or might have been.
+    """
+    bases = possible_bases(os.path.dirname(dirs.work), os.path.dirname(dirs.coordination))
+    return any(
+        match["tag"] != tag_of(dirs.workflow_id) and owner_of(os.path.join(base, match[0])) == os.geteuid()
+        for base in bases
+        for match in _matches(base)
+    )
 
 
 class Remains:
@@ -113,20 +129,18 @@ class Remains:
                     times.append(os.lstat(place).st_mtime)
         return max(times)
 
+    def are_used(self) -> bool:
+        """Tell whether somebody uses them in this moment."""
+        with ExitStack() as stack:
+            return not self._lock(stack, remove=False)
+
     def remove(self, run: int | None = None) -> str:
         """Remove them, after calling what jobs have deferred; return "", or why they have to stay.
 
         They stay while somebody uses them, and if a later run of the leader than `run` has used them.
         """
         with ExitStack() as stack:
-            for base in dict.fromkeys(map(os.path.dirname, self.paths)):
-                if not is_network_type(file_system_type(base)):  # no workflow has its lock there
-                    lock = acquire(lock_path_of(base, self._tag), shared=False, wait=False)
-                    if lock is None:
-                        return IN_USE
-                    stack.enter_context(lock)
-                    stack.callback(lock.unlink)
-            if not all(_is_unused(path, stack) for path in self.paths):
+            if not self._lock(stack, remove=True):
                 return IN_USE
             if run is not None and any(_latest_run(path) > run for path in self.paths):
                 return LATER_RUN
@@ -135,6 +149,23 @@ class Remains:
             for path in self.paths:
                 _remove(path)
         return ""
+
+    def _lock(self, stack: ExitStack, *, remove: bool) -> bool:
+        """Lock them against their users until the stack is closed, without waiting; False if there are any.
+
+        With `remove` the lock file goes too.
+        """
+        for base in dict.fromkeys(map(os.path.dirname, self.paths)):
+            path = lock_path_of(base, self._tag)
+            if is_network_type(file_system_type(base)) or not (remove or os.path.lexists(path)):
+                continue  # no workflow has its lock there
+            lock = acquire(path, shared=False, wait=False)
+            if lock is None:
+                return False
+            stack.enter_context(lock)
+            if remove:
+                stack.callback(lock.unlink)
+        return all(_is_unused(path, stack) for path in self.paths)
 
     def _paths_in(self, bases: list[str]) -> list[str]:
         # A directory that others may only pass through still holds what we know by name.

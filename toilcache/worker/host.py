@@ -16,8 +16,11 @@ from contextlib import suppress
 
 from toilcache import vfs
 from toilcache.batch import protocol
+from toilcache.errors import ToilcacheError
 from toilcache.io import write_durable
-from toilcache.node.coordination import NodeDirs
+from toilcache.job_store.liveness import closing, note_of
+from toilcache.late import late
+from toilcache.node.coordination import NodeDirs, NodeHold
 from toilcache.node.identity import get_process_name
 from toilcache.worker import posix
 from toilcache.worker.chain import run_chain
@@ -25,8 +28,10 @@ from toilcache.worker.context import WorkerContext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, TypeAlias
 
+    from toilcache.worker.caller import Caller
     from toilcache.worker.source import WorkSource
 
     Shape: TypeAlias = Any  # only compared
@@ -70,6 +75,7 @@ class Host:
         self._pid = os.getpid()
         self._stopping = False
         self._note: str | None = None
+        self._hold: NodeHold | None = None
 
     def serve(self) -> int:
         """Work until told to stop or left alone; returns the exit status."""
@@ -77,9 +83,17 @@ class Host:
         setup = self._source.setup()
         if setup is None:
             return 0
+        try:
+            return self._serve(setup, wake)
+        finally:
+            self._leave_node(setup)
+
+    def _serve(self, setup: dict[str, Any], wake: socket.socket) -> int:
         self._jobs_dir: str = setup["jobs_dir"]
         self._dirs = dirs = NodeDirs(*setup["node"])
-        self._hold = dirs.hold()
+        self._hold = dirs.hold(setup["run"], note_of(setup["locator"]))
+        if closing(setup["locator"], setup["run"]) in ("clean", "keep"):
+            return 0  # asked with the lock held: no clean-up can have come between
         name = get_process_name(dirs.names_base)
         self._note = dirs.host_note(name + ".note")
         self._context = WorkerContext(setup, self._source.record)
@@ -90,6 +104,7 @@ class Host:
         self._call_for_the_dead()
         self._write_note()
         self._source.ready(self._pid, name)
+        self._sweep()
         while not self._stopping or self._running:
             commands = self._source.wait(wake)
             if self._source.lost and not self._stopping:
@@ -100,6 +115,25 @@ class Host:
             self._reap()
         self._remove_note()
         return 0
+
+    def _leave_node(self, setup: dict[str, Any]) -> None:
+        """Let go of the node, and leave it clean if the run is over and nobody else has cleaned it."""
+        if self._hold is None:
+            return
+        self._hold.close()
+        with suppress(OSError, ToilcacheError):  # what stays behind is found by whoever sweeps the node
+            if closing(setup["locator"], setup["run"]) in ("clean", "gone"):
+                from toilcache.node.remains import cleanup
+
+                workflow_id, work_base, coordination_base = setup["node"]
+                cleanup(workflow_id, work_base, coordination_base, run=setup["run"])
+
+    def _sweep(self) -> None:
+        """Have a child remove what dead workflows have left on this node, if others have left anything."""
+        from toilcache.node.remains import others_are_here
+
+        if others_are_here(self._dirs):
+            self._fork_helper(1, lambda: late("toilcache.worker.sweep:sweep_besides")(self._dirs))
 
     def _watch_children(self) -> socket.socket:
         reader, writer = socket.socketpair()
@@ -210,9 +244,10 @@ class Host:
             return False
         running.ended = status, max_rss
         try:
-            self._running[self._fork_caller(running.log, path)] = running
+            pid = self._fork_helper(running.log, lambda: self._caller().call_all_of(path))
         except OSError:
             return False  # no more processes: the next host or the clean-up finds the file
+        self._running[pid] = running
         if self._source.lost:
             self._write_note()
         return True
@@ -221,23 +256,26 @@ class Host:
         """Call what processes of this workflow that are gone have deferred, before any job of ours begins."""
         if os.path.lexists(self._dirs.deferred):
             with suppress(OSError):
-                os.waitpid(self._fork_caller(1, None), 0)
+                os.waitpid(self._fork_helper(1, lambda: self._caller().call_all_in(self._dirs.deferred)), 0)
 
-    def _fork_caller(self, log: int, path: str | None) -> int:
-        """Fork a child that makes the calls in this file, or in all files whose process is gone."""
+    def _caller(self) -> Caller:
+        here = self._context.surroundings()
+        caller: Caller = late("toilcache.worker.caller:Caller")(
+            self._kernel, lambda _: self._context.load_main(), here.are_like
+        )
+        return caller
+
+    def _fork_helper(self, log: int, help_out: Callable[[], object]) -> int:
+        """Fork a child that does something for the host which may crash or hang; returns its pid.
+
+        What it imports stays out of the host, which is to be small.
+        """
         pid = os.fork()
         if pid != 0:
             return pid
         try:
             self._leave_the_host(log)
-            from toilcache.worker.caller import Caller  # it stays out of the host, which is to be small
-
-            here = self._context.surroundings()
-            caller = Caller(self._kernel, lambda _: self._context.load_main(), here.are_like)
-            if path is None:
-                caller.call_all_in(self._dirs.deferred)
-            else:
-                caller.call_all_of(path)
+            help_out()
         except BaseException:
             sys.__excepthook__(*sys.exc_info())
         finally:
