@@ -52,6 +52,7 @@ class CacheAccounts(AbstractFileStore):
         """Open nothing yet."""
         super().__init__(jobStore, jobDesc, file_store_dir, waitForPreviousCommit)
         self._pid = os.getpid()
+        """The process that runs the job, once the store is open."""
         self._cache: NodeCache | None = None
         self._cache_pid = 0
         self._holder: Holder | None = None

@@ -80,7 +80,7 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
         had; ChangedFileError at the end of a job that was handed a file which somebody changed meanwhile.
         """
         with super().open(job):
-            owner = os.getpid()
+            owner = self._pid = os.getpid()
             if has_cache(self.file_store_dir):
                 self._without_cache(self._place)
             yield
