@@ -78,7 +78,7 @@ class Fleet:
     def made(self, job_id: int, size: int, queue: str, now: float) -> None:
         """An array was submitted."""
         self.arrays.setdefault(job_id, Array(job_id, size, queue, now))
-        self._next[queue] = 2 * size if self._reuse else size
+        self._next[queue] = max(FIRST_ARRAY, 2 * size)
 
     def see(self, look: Look, heard: Set[Task], now: float) -> None:
         """Take in a look: workers that failed to start, and arrays whose submission we never heard of."""
@@ -87,7 +87,7 @@ class Fleet:
                 array == job_id and verdict(state.state).phase is not Phase.ENDED
                 for (array, _), state in look.tasks.items()
             ):
-                logger.info("Slurm has an array %d of this workflow that it did not tell us of", job_id)
+                logger.debug("Slurm has an array %d of this workflow that it did not tell us of", job_id)
                 self.arrays[job_id] = Array(job_id, 0, "", now)
         for array in self.arrays.values():
             self.failures.setdefault(array.queue, []).extend(array.see(look, heard))

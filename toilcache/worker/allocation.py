@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 
 from toilcache.errors import ToilcacheError
 from toilcache.file_store.abstract import AbstractFileStore
@@ -145,10 +146,15 @@ def _forget_warnings() -> None:
 
 
 def _clean(store: AbstractJobStore, run: int, host: str) -> int:
-    """Remove this workflow from the node; if another host still uses it, that one does so when it ends."""
+    """Remove this workflow from the node; if another host still uses it, that one does so when it ends.
+
+    A clean-up that comes so late that another leader has begun leaves the node to that one.
+    """
     config = store.config
     workflow_id = str(config.workflowID)
-    AbstractFileStore.shutdownFileStore(workflow_id, config.workDir, config.coordinationDir)
+    if store.current_run() == run:
+        with suppress(FileNotFoundError):  # somebody else removes it at the same time
+            AbstractFileStore.shutdownFileStore(workflow_id, config.workDir, config.coordinationDir, run)
     dirs = node_dirs(workflow_id, config.workDir, config.coordinationDir, create=False)
     busy = os.path.exists(dirs.coordination) or os.path.exists(dirs.work)
     with store.work(run).open_log(host) as log:
