@@ -22,6 +22,7 @@ from toilcache.job_store.liveness import closing, note_of
 from toilcache.late import late
 from toilcache.node.coordination import NodeDirs, NodeHold
 from toilcache.node.identity import get_process_name
+from toilcache.node.namespaces import pid_namespace
 from toilcache.worker import posix
 from toilcache.worker.chain import run_chain
 from toilcache.worker.context import WorkerContext
@@ -332,7 +333,7 @@ class Host:
         Without room on the disk the next change is another occasion; until then the later leader fences.
         """
         assert self._note is not None
-        text = "abandoned\n" if self._source.lost else "serving\n"
+        text = f"{'abandoned' if self._source.lost else 'serving'} {pid_namespace()}\n"
         text += "".join(f"{job.job_id} {job.version} {pid}\n" for pid, job in self._running.items())
         try:
             write_durable(self._note, text.encode("ascii"), sync=False)
