@@ -20,11 +20,14 @@ from contextlib import ExitStack, suppress
 
 from toilcache import vfs
 from toilcache.batch import protocol
-from toilcache.batch.container_plan import HostContainer, mounts_of
+from toilcache.batch.container_plan import HostContainer, mounts_of, readable_places
 from toilcache.containers.engines import make_engine
 from toilcache.containers.kit import FIRST, LAST, make_kit
 from toilcache.containers.model import ContainerSpec, Engine, Exit
 from toilcache.errors import ContainerError, ToilcacheError, one_line, show
+from toilcache.job_store import layout
+from toilcache.job_store.directory import DirectoryBackend
+from toilcache.job_store.linked import linked_paths
 from toilcache.node.coordination import NodeDirs
 from toilcache.node.handover import Handover
 
@@ -81,14 +84,16 @@ class _Attendant:
                 with suppress(FileExistsError):
                     vfs.mkdir(directory, 0o700)
             shared = [*(("job store", path) for path in wanted.stores), ("work directory", dirs.work)]
-            handover = Handover(dirs.coordination, shared, (*wanted.read_only, dirs.engine))
+            originals = [path for store in wanted.stores for path in linked_paths(_backend(store))]
+            seen = readable_places(wanted.scripts, originals)
+            handover = Handover(dirs.coordination, shared, (*seen, dirs.engine))
             stack.callback(handover.close)
             spec = ContainerSpec(
                 image,
                 ("python3", "-c", _START, dirs.engine, handover.directory),
                 f"toilcache-{os.urandom(8).hex()}",
-                mounts_of(wanted, dirs),
-                environment={name: os.environ[name] for name in wanted.markers},
+                mounts_of(wanted, dirs, seen),
+                environment={name: os.environ[name] for name in wanted.variables if name in os.environ},
                 labels=wanted.labels,
                 gpus=wanted.gpus,
             )
@@ -127,8 +132,8 @@ class _Attendant:
         return False
 
     def _handed(self) -> dict[str, str]:
-        handed = {name: os.environ[name] for name in self._wanted.handed if name in os.environ}
-        return {**handed, "HOME": self._dirs.home, "TMPDIR": os.path.join(self._dirs.home, "tmp")}
+        """Return what a host gets beside the environment that it was started with."""
+        return {"HOME": self._dirs.home, "TMPDIR": os.path.join(self._dirs.home, "tmp")}
 
     def _why_not_begun(self, ended: Exit | None, words: bytes) -> str:
         begin = f"cannot run jobs in image {show(self._wanted.image)}"
@@ -142,6 +147,10 @@ class _Attendant:
         return (
             f"{begin}: {one_line(lines[-1], 300) if lines else f'its worker ended with status {ended.code}'}"
         )
+
+
+def _backend(store: str) -> DirectoryBackend:
+    return DirectoryBackend(store, layout.TRASH)
 
 
 class _Waiting:

@@ -6,12 +6,20 @@ Knows which places a host must see. Must not know engines.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from toilcache.containers.model import Mount
+from toilcache.errors import ContainerError
 from toilcache.node.coordination import NodeDirs
 
+_OF_IMAGES = frozenset(
+    {"/", "/home", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/usr", "/var", "/var/tmp"}
+    | {f"{top}/{name}" for top in ("", "/usr") for name in ("bin", "lib", "lib64", "sbin", "share")}
+    | {"/boot", "/dev", "/etc", "/proc", "/sys", "/usr/local", "/usr/local/bin", "/usr/local/lib"}
+)
 WORKFLOW_LABEL, RUN_LABEL = "toilcache.workflow", "toilcache.run"
 
 
@@ -20,9 +28,9 @@ class HostContainer:
     """What a host's container is made of; crosses a command line as JSON.
 
     ``image`` is None where only some jobs ask for one, ``image_cache`` None for the usual place. ``node`` are
-    the arguments of ``NodeDirs``, ``stores`` the directory of the job store, if it is one, ``read_only``
-    paths that jobs may read, ``markers`` the names of variables by which the host's processes are found,
-    ``handed`` those of variables that the host gets beside them, ``gpus`` the numbers of its devices.
+    the arguments of ``NodeDirs``, ``stores`` the directory of the job store, if it is one, ``scripts``
+    directories of the workflow's code, ``variables`` the names of those in the adapter's environment that the
+    host gets, by which its processes are found, ``gpus`` the numbers of its devices.
     """
 
     engine: str
@@ -30,10 +38,9 @@ class HostContainer:
     image: str | None
     stores: tuple[str, ...]
     node: tuple[str, str, str]
-    read_only: tuple[str, ...] = ()
+    scripts: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
-    markers: tuple[str, ...] = ()
-    handed: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
     gpus: tuple[int, ...] = ()
 
     def to_json(self) -> str:
@@ -49,12 +56,36 @@ class HostContainer:
         return cls(**values)
 
 
-def mounts_of(container: HostContainer, dirs: NodeDirs) -> tuple[Mount, ...]:
-    """Return what the host sees of this node, each path as outside, parents before what lies in them.
+def mounts_of(container: HostContainer, dirs: NodeDirs, seen: Iterable[str]) -> tuple[Mount, ...]:
+    """Return the mounts of a host, each path as outside, parents before what lies in them.
 
     What jobs write lies under one mount, the work directory: no hard link reaches from one mount to another.
+    ``seen`` are files and directories that jobs may read.
     """
     writable = (*container.stores, dirs.work, dirs.coordination, dirs.lock_path)
-    mounts = {path: Mount(path, path) for path in (*container.read_only, dirs.engine)}
+    mounts = {path: Mount(path, path) for path in (*seen, dirs.engine)}
     mounts |= {path: Mount(path, path, read_only=False) for path in writable}
     return tuple(mounts[path] for path in sorted(mounts, key=lambda path: path.split("/")))
+
+
+def readable_places(directories: Iterable[str], files: Iterable[str]) -> list[str]:
+    """Return what is to be seen inside so that these can be read: directories, or only files.
+
+    A directory that images have themselves would hide theirs: of such a one only the files are taken. Where a
+    path leads through links, their ends are to be seen as well.
+
+    :raises ContainerError: a directory of the workflow's code is such a one.
+    """
+    places = set()
+    for directory in directories:
+        if directory in _OF_IMAGES:
+            raise ContainerError(
+                f"cannot show {directory} to containers: images have one of their own; "
+                "put the workflow's script into a directory of its own"
+            )
+        places |= {directory, os.path.realpath(directory)}
+    for file in files:
+        for path in (file, os.path.realpath(file)):
+            parent = os.path.dirname(path)
+            places.add(path if parent in _OF_IMAGES else parent)
+    return sorted(path for path in places if os.path.exists(path))

@@ -39,8 +39,7 @@ _START = (
 _ATTEND = _START.replace("toilcache.worker.__main__", "toilcache.batch.container_host")
 WORKFLOW_MARKER = "TOILCACHE_WORKFLOW"
 HOST_MARKER = "TOILCACHE_HOST"
-MARKERS = (WORKFLOW_MARKER, HOST_MARKER)
-HOST_VARIABLES = (*THREAD_VARIABLES, *_DEVICE_VARIABLES)
+HOST_VARIABLES = (WORKFLOW_MARKER, HOST_MARKER, *THREAD_VARIABLES, *_DEVICE_VARIABLES)
 
 
 def run_marker(workflow_id: str, run: int) -> str:
@@ -71,6 +70,11 @@ def host_program(container: HostContainer | None, image: str | None, devices: tu
     if container is None or container.image is None:
         return [sys.executable, "-c", _START, "toilcache.worker", "3"]
     return [sys.executable, "-c", _ATTEND, "toilcache.container", "3", container.to_json()]
+
+
+def is_boxed(program: list[str]) -> bool:
+    """Tell whether a host's argv has it run in a container."""
+    return program[2] == _ATTEND
 
 
 def _spawn_host(program: list[str], environment: dict[str, str], theirs: socket.socket, log_path: str) -> int:

@@ -16,10 +16,12 @@ from typing import Any
 from toilcache import vfs
 from toilcache.batch import protocol
 from toilcache.batch.container_plan import HostContainer
+from toilcache.batch.container_sweep import sweep
 from toilcache.batch.host_process import (
     HostProcess,
     host_environment,
     host_program,
+    is_boxed,
     run_marker,
     visible_devices,
 )
@@ -61,6 +63,7 @@ class LocalAdapter:
         container: HostContainer | None = None,
     ) -> None:
         self._container = container
+        self._boxed = False
         self._pool = pool
         self._workflow_id = workflow_id
         self._run = run
@@ -322,6 +325,7 @@ class LocalAdapter:
         environment = host_environment(run_marker(self._workflow_id, self._run), threads, devices)
         log_path = os.path.join(self._setup["notes_dir"], f"host-{os.urandom(6).hex()}.log")
         program = host_program(self._container, image, devices)
+        self._boxed = self._boxed or is_boxed(program)
         host = HostProcess(program, environment, self._setup, log_path)
         self._hosts[host.fileno()] = host
         self._by_pidfd[host.pidfd] = host
@@ -338,8 +342,11 @@ class LocalAdapter:
         deadline = time.monotonic() + STOP_SECONDS
         while self._hosts and time.monotonic() < deadline:
             self._wait(deadline - time.monotonic())
-        for run in range(self._run, self._run - 1 if fenced else 0, -1):
+        runs = range(self._run, self._run - 1 if fenced else 0, -1)
+        for run in runs:
             end_marked_processes(run_marker(self._workflow_id, run))
+        if self._container is not None and (self._boxed or self._run > 1):
+            sweep(self._container, runs)
         for host in self._hosts.values():
             host.close()
         self._clean()

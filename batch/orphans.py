@@ -1,9 +1,9 @@
 """Worker hosts of an earlier leader: which attempts still run there, and when they end.
 
-Knows the notes that hosts leave on the node (``NAME.note``: a word, then a line ``JOB VERSION PID`` for each
-attempt) and the locks that tell whether a host lives. Must not know the store. A host that lost its leader
-starts nothing new and rewrites its note whenever a chain ends; since a note can only be looked at, it is
-looked at four times a second, and only while such hosts live."""
+Knows the notes that hosts leave on the node (``NAME.note``: a word and the namespace of its process ids, then
+a line ``JOB VERSION PID`` for each attempt) and the locks that tell whether a host lives. Must not know the
+store. A host that lost its leader starts nothing new and rewrites its note whenever a chain ends; since a
+note can only be looked at, it is looked at four times a second, and only while such hosts live."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from toilcache.batch.host_process import WORKFLOW_MARKER
 from toilcache.node.ending import end_processes
 from toilcache.node.identity import process_name_exists
 from toilcache.node.machine import environment_entry, process_start_time
+from toilcache.node.namespaces import pid_here
 
 LOOK_SECONDS = 0.25
 NOTICE_SECONDS = 10.0
@@ -109,8 +110,12 @@ class Orphans:
     def _read(self, name: str) -> tuple[bool, _Noted] | None:
         try:
             with open(os.path.join(self._notes_dir, name + ".note"), encoding="ascii") as note:
-                word, *lines = note.read().splitlines()
-            attempts = {(job_id, int(version)): int(pid) for job_id, version, pid in map(str.split, lines)}
+                header, *lines = note.read().splitlines()
+            word, _, namespace = header.partition(" ")
+            attempts = {
+                (job_id, int(version)): pid_here(int(pid), namespace)
+                for job_id, version, pid in map(str.split, lines)
+            }
         except (OSError, ValueError):
             return None
         return word == "abandoned", attempts

@@ -40,7 +40,7 @@ _OWN: dict[str, _Maker] = {
     "apptainer": _singularity,
     "podman": _podman,
 }
-_AUTOMATIC = ("docker", "singularity", "podman")
+AUTOMATIC = ("docker", "singularity", "podman")
 
 
 def engine_names() -> list[str]:
@@ -69,7 +69,7 @@ def make_engine(name: str, image_cache: str | None = None) -> Engine:
 
 def _first_that_answers(image_cache: str | None) -> Engine:
     reasons = []
-    for name in _AUTOMATIC:
+    for name in AUTOMATIC:
         try:
             return make_engine(name, image_cache)
         except EngineUnavailableError as error:

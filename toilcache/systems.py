@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from toilcache.batch.container_plan import RUN_LABEL, WORKFLOW_LABEL, HostContainer
-from toilcache.batch.host_process import HOST_VARIABLES, MARKERS
+from toilcache.batch.host_process import HOST_VARIABLES
 from toilcache.batch.local import LocalAdapter
 from toilcache.batch.model import BatchAdapter
 from toilcache.batch.resources import Capacity, Pool
@@ -73,10 +73,9 @@ def _host_container(
         image=config.container,
         stores=(store.path,) if isinstance(store, FileJobStore) else (),
         node=setup["node"],
-        read_only=tuple(sorted(scripts)),
+        scripts=tuple(sorted(scripts)),
         labels={WORKFLOW_LABEL: str(config.workflowID), RUN_LABEL: str(run)},
-        markers=MARKERS,
-        handed=HOST_VARIABLES,
+        variables=HOST_VARIABLES,
     )
 
 

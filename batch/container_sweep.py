@@ -1,0 +1,34 @@
+"""Removing the containers that a workflow has left on this node.
+
+Knows the labels of hosts' containers. Usually there are none: who starts a container removes it. This is for
+those whose launcher was killed.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from toilcache.batch.container_plan import RUN_LABEL, WORKFLOW_LABEL, HostContainer
+from toilcache.containers.engines import AUTOMATIC, make_engine
+from toilcache.errors import ContainerError, EngineUnavailableError
+
+logger = logging.getLogger(__name__)
+
+
+def sweep(container: HostContainer, runs: range) -> None:
+    """Remove the containers that these runs of the workflow's leader have started; what cannot be is told."""
+    workflow = container.labels[WORKFLOW_LABEL]
+    wanted = {str(run) for run in runs}
+    for name in AUTOMATIC if container.engine == "auto" else (container.engine,):
+        try:
+            engine = make_engine(name, container.image_cache)
+        except EngineUnavailableError:
+            continue  # it has run none, or is gone with all that it ran
+        try:
+            for found in engine.find({WORKFLOW_LABEL: workflow}):
+                if found.labels.get(RUN_LABEL) in wanted:
+                    engine.remove(found.id)
+        except ContainerError as error:
+            logger.warning("a container may be left on this node: %s", error)
+        finally:
+            engine.close()
