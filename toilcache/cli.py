@@ -16,6 +16,9 @@ from toilcache.bench.command import bench as run_bench
 from toilcache.errors import NoSuchJobStoreException, ToilcacheError
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.leader.journal import Status, replay
+from toilcache.node_cleanup import TEXT as CLEANUP_TEXT
+from toilcache.node_cleanup import add_arguments as cleanup_arguments
+from toilcache.node_cleanup import node_cleanup
 
 _EPILOG = """\
 A workflow is a Python script, run by itself:
@@ -66,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help=text, description=text[0].upper() + text[1:] + ".")
     bench_arguments(bench)
     bench.set_defaults(command=run_bench)
+    cleanup = commands.add_parser("node-cleanup", help=CLEANUP_TEXT)
+    cleanup_arguments(cleanup)
+    cleanup.set_defaults(command=node_cleanup)
     return parser
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from toilcache.node.remains import Remains
 
 ANSWER_SECONDS = 5.0
-REMOVED, WOULD_GO, LEFT, FAILED = "removed", "would be removed", "left", "cannot be removed"
+REMOVED, WOULD_GO, LEFT, FAILED = "removed", "would-remove", "left", "failed"
 
 
 class Finding:
@@ -49,17 +49,23 @@ def sweep_besides(dirs: NodeDirs) -> list[Finding]:
 
 
 def sweep_one(
-    remains: Remains, *, everyone: bool = False, force: bool = False, dry_run: bool = False
+    remains: Remains,
+    *,
+    everyone: bool = False,
+    force: bool = False,
+    run: int | None = None,
+    dry_run: bool = False,
 ) -> Finding:
     """Remove the remains of one workflow and boot if that is dead, or with `force` if nobody uses them.
 
-    With `everyone` also those of another user. A `dry_run` only says what would be done.
+    With `everyone` also those of another user. They stay if a later run of the leader than `run` has used
+    them. A `dry_run` only says what would be done.
     """
     try:
         verdict = _may_go(remains, everyone=everyone, force=force)
         if not verdict.over or dry_run:
             return Finding(remains, WOULD_GO if verdict.over else LEFT, verdict.why)
-        why_left = remains.remove(verdict.run)
+        why_left = remains.remove(verdict.run if run is None else run)
     except OSError as error:
         return Finding(remains, FAILED, f"{error.filename or remains.paths[0]!r}: {error.strerror or error}")
     return Finding(remains, LEFT, why_left) if why_left else Finding(remains, REMOVED, verdict.why)
