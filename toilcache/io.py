@@ -34,10 +34,12 @@ __all__ = [
     "default_temp_dir",
     "getFileSystemSize",
     "link_or_copy",
+    "look_at",
     "make_public_dir",
     "mkdtemp",
     "random_name",
     "reflink",
+    "rename_onto",
     "robust_rmtree",
     "sync_directory",
     "write_all",
@@ -116,15 +118,18 @@ def create_exclusive(path: AnyPath, data: bytes = b"", mode: int = 0o600, *, syn
     """Write a file that must not exist yet (FileExistsError); where writing fails none is left."""
     descriptor = vfs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        write_all(descriptor, data)
-        if sync:
-            vfs.fsync(descriptor)
+        try:
+            write_all(descriptor, data)
+            if sync:
+                vfs.fsync(descriptor)
+        finally:
+            # On NFS it is often only here that a full disk shows.
+            os.close(descriptor)
     except BaseException:
         # Also on KeyboardInterrupt: whoever asks for exclusive creation takes an existing file as complete.
-        vfs.unlink(path)
+        with suppress(OSError):
+            vfs.unlink(path)
         raise
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -137,18 +142,56 @@ def atomic_create(path: AnyPath, mode: int = 0o600, *, sync: bool = True) -> Ite
     temporary = os.path.join(parent, f".tmp-{random_name()}")
     descriptor = vfs.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
     try:
-        yield descriptor
-        if sync:
-            vfs.fsync(descriptor)
-        vfs.rename(temporary, path)
+        try:
+            yield descriptor
+            if sync:
+                vfs.fsync(descriptor)
+            status = os.fstat(descriptor)
+        finally:
+            # On NFS it is often only here that a full disk shows, so the file gets its name afterwards.
+            os.close(descriptor)
+        rename_onto(temporary, path, status)
     except BaseException:
         # Also on KeyboardInterrupt and GeneratorExit: the temporary file is nobody's afterwards.
-        vfs.unlink(temporary)
+        with suppress(OSError):
+            vfs.unlink(temporary)
         raise
-    finally:
-        os.close(descriptor)
     if sync:
         sync_directory(parent)
+
+
+def rename_onto(temporary: AnyPath, path: AnyPath, status: os.stat_result) -> None:
+    """Rename a file, whose status is known, onto a path.
+
+    An NFS server that has lost its first answer says of a rename which it did that there is no such file. So
+    that error is no answer: what stands at the path now is looked at.
+    """
+    try:
+        vfs.rename(temporary, path)
+    except FileNotFoundError:
+        if not _is_at(path, status):
+            raise
+
+
+def _is_at(path: AnyPath, status: os.stat_result) -> bool:
+    try:
+        look_at(os.path.dirname(os.path.abspath(path)))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return os.path.samestat(os.fstat(descriptor), status)
+    finally:
+        os.close(descriptor)
+
+
+def look_at(directory: AnyPath) -> None:
+    """Open a directory and read its beginning: from then on NFS asks its server anew for the names in it.
+
+    Without that a client may go on for a minute to take names as missing that are there.
+    """
+    with os.scandir(directory) as entries:
+        next(entries, None)
 
 
 def write_durable(path: AnyPath, data: bytes, mode: int = 0o600, sync: bool = True) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 
 from toilcache import vfs
 
@@ -85,7 +86,8 @@ def _try_reflink(source: int, dst: AnyPath, mode: int) -> bool:
         reflink(source, target)
         vfs.fchmod(target, mode)
     except OSError as error:
-        vfs.unlink(dst)
+        with suppress(FileNotFoundError):
+            vfs.unlink(dst)
         if error.errno not in _NOT_THIS_TIME:
             raise
         if error.errno in _NEVER:
@@ -99,6 +101,10 @@ def _try_reflink(source: int, dst: AnyPath, mode: int) -> bool:
 def _try_hardlink(src: AnyPath, dst: AnyPath) -> bool:
     try:
         vfs.link(os.path.realpath(src) if os.path.islink(src) else src, dst)
+    except FileExistsError:
+        # An NFS server that has lost its first answer says so of a link that it made.
+        if not os.path.samestat(os.stat(src), os.lstat(dst)):
+            raise
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
@@ -109,11 +115,14 @@ def _try_hardlink(src: AnyPath, dst: AnyPath) -> bool:
 def _copy(source: int, dst: AnyPath, mode: int) -> None:
     target = vfs.open(dst, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        copy_bytes(source, target)
-        vfs.fchmod(target, mode)
+        try:
+            copy_bytes(source, target)
+            vfs.fchmod(target, mode)
+        finally:
+            # On NFS it is often only here that a full disk shows.
+            os.close(target)
     except BaseException:
         # Also on KeyboardInterrupt: half a copy must not pass for the file.
-        vfs.unlink(dst)
+        with suppress(OSError):
+            vfs.unlink(dst)
         raise
-    finally:
-        os.close(target)

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +215,7 @@ def test_destroying_goes_on_after_an_error(bench: Bench, monkeypatch: pytest.Mon
     with pytest.raises(JobStoreUnavailableError, match="Input/output error"):
         bench.store.destroy()
     monkeypatch.undo()
-    assert sorted(os.listdir(bench.where)) == ["leader", "trash", "version"]
+    assert sorted(os.listdir(bench.where)) == ["leader", "trash", "version", "work"]
     bench.another().destroy()
     assert not os.path.exists(bench.where)
 
@@ -577,8 +577,15 @@ def test_a_hot_path_lists_nothing_but_the_job_itself(bench: Bench, monkeypatch: 
     local = bench.local()
     listed = []
     listdir, scandir = os.listdir, os.scandir
+
+    @contextmanager
+    def watched(path: Any) -> Iterator[Iterator[os.DirEntry[str]]]:
+        """Whoever reads only the beginning of a directory does not list it."""
+        with scandir(path) as entries:
+            yield (listed.append(path) or entry if number else entry for number, entry in enumerate(entries))
+
     monkeypatch.setattr(os, "listdir", lambda path=".": listed.append(path) or listdir(path))
-    monkeypatch.setattr(os, "scandir", lambda path=".": listed.append(path) or scandir(path))
+    monkeypatch.setattr(os, "scandir", watched)
     job = bench.job()
     job_id = str(job.jobStoreID)
     bench.store.load_version(job_id, 1)

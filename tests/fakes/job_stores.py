@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.fakes.memory_job_store import MemoryJobStore
+from tests.fakes.nfs_job_store import NfsJobStore
 from toilcache.config import Config
 from toilcache.job.description import JobDescription
 from toilcache.job.module import ModuleDescriptor
@@ -14,7 +16,12 @@ from toilcache.job_store import layout
 from toilcache.job_store.backed import BackedJobStore
 from toilcache.job_store.file_job_store import FileJobStore
 
-KINDS: dict[str, Callable[[str], BackedJobStore]] = {"file": FileJobStore, "memory": MemoryJobStore}
+KINDS: dict[str, Callable[[str], BackedJobStore]] = {
+    "file": FileJobStore,
+    "memory": MemoryJobStore,
+}
+if os.environ.get("NFS"):
+    KINDS["nfs"] = NfsJobStore
 
 NAMES = [
     "-rf",

@@ -2,19 +2,25 @@
 
 Knows what such file systems promise and what they do not: `link` is the one atomic put-if-absent that all of
 them have, names are news only after opening, and an error may hide a success. Must not know what a key means.
+
+A client of NFS remembers for up to a minute what a name is, or that it is missing. So whatever is looked for
+is opened, and where it is missing it is looked for once more after its directory was opened and its beginning
+read. A server of NFS whose answer is lost is asked again, and says that a name exists already, or no more.
 """
 
 from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager, suppress
-from errno import ESTALE
+from errno import ENOENT, ENOTDIR, ESTALE
 from io import BufferedWriter
 
 from toilcache import vfs
 from toilcache.io import (
     atomic_create,
+    look_at,
     random_name,
+    rename_onto,
     sync_directory,
     write_all,
     write_durable,
@@ -26,11 +32,14 @@ from toilcache.removal import robust_rmtree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
-    from typing import BinaryIO
+    from typing import BinaryIO, TypeVar
+
+    T = TypeVar("T")
 
 _MISSING = (FileNotFoundError, NotADirectoryError)
+_LOOK_AGAIN = (ENOENT, ENOTDIR, ESTALE)
 
 
 class DirectoryBackend(Backend):
@@ -51,23 +60,48 @@ class DirectoryBackend(Backend):
         """Give the absolute path."""
         return self._prefix + key
 
+    def _sure(self, key: str, call: Callable[[], T]) -> T:
+        """Do a call; where it misses a name, once more after a look at the directory of the key."""
+        try:
+            return call()
+        except OSError as error:
+            if error.errno not in _LOOK_AGAIN:
+                raise
+        self._look(os.path.dirname(self._prefix + key))
+        return call()
+
+    def _look(self, path: str) -> None:
+        """Look at a directory; if it is missing, at those above it first."""
+        try:
+            look_at(path)
+        except OSError:
+            if len(path) >= len(self.root):
+                self._look(os.path.dirname(path))
+                with suppress(OSError):
+                    look_at(path)
+
+    def _open(self, key: str) -> int:
+        path = self._prefix + key
+        return self._sure(key, lambda: os.open(path, os.O_RDONLY))
+
     def make_scope(self, scope: str) -> None:
         """Make a directory, and the one above it when this is the first there."""
         path = self._prefix + scope
-        try:
-            vfs.mkdir(path, 0o700)
-        except FileNotFoundError:
-            with suppress(FileExistsError):
-                vfs.mkdir(os.path.dirname(path), 0o700)
-            vfs.mkdir(path, 0o700)
+        # What is there already is ours: nobody else can know the name.
+        with suppress(FileExistsError):
+            try:
+                vfs.mkdir(path, 0o700)
+            except FileNotFoundError:
+                with suppress(FileExistsError):
+                    vfs.mkdir(os.path.dirname(path), 0o700)
+                vfs.mkdir(path, 0o700)
 
     def drop_scope(self, scope: str) -> None:
         """Rename the directory away, so that a late link finds none, then remove it."""
         grave = self._trash + random_name(16)
-        try:
-            vfs.rename(self._prefix + scope, grave)
-        except FileNotFoundError:
-            return
+        # Absent is fine, and may only seem so: an empty grave costs nothing.
+        with suppress(*_MISSING):
+            self._sure(scope, lambda: vfs.rename(self._prefix + scope, grave))
         # What a reader on NFS still holds open stays as .nfs* until it closes; `sweep` removes it later.
         with suppress(OSError):
             _remove(grave)
@@ -84,17 +118,21 @@ class DirectoryBackend(Backend):
             vfs.rmdir(self._prefix + scope)
 
     def has(self, key: str) -> bool:
-        """Look for the name."""
-        return os.path.lexists(self._prefix + key)
+        """Open it."""
+        try:
+            os.close(self._open(key))
+        except OSError as error:
+            if error.errno not in _LOOK_AGAIN:
+                raise
+            return False
+        return True
 
     def put_if_absent(self, key: str, data: bytes, fresh: bool = False) -> bool:
         """Write a temporary file in the same directory and link it to its name."""
         path = self._prefix + key
+        write = _write_new if fresh else _link_new
         try:
-            if fresh:
-                _write_new(path, data)
-            else:
-                _link_new(path, data)
+            self._sure(key, lambda: write(path, data))
         except FileExistsError:
             return False
         return True
@@ -105,32 +143,50 @@ class DirectoryBackend(Backend):
 
     def get(self, key: str) -> bytes:
         """Open and read; an opened file is the newest on NFS too."""
-        return _read(self._prefix + key)
+        return self._read(key)
 
     def head(self, key: str, count: int) -> bytes:
         """Read the beginning only."""
-        return _read(self._prefix + key, count)
+        return self._read(key, count)
+
+    def _read(self, key: str, count: int | None = None) -> bytes:
+        """Read a whole file, or its first `count` bytes; anew if it is replaced meanwhile."""
+        try:
+            return _content(self._open(key), count)
+        except OSError as error:
+            if error.errno != ESTALE:
+                raise
+        return _content(self._open(key), count)
 
     def names(self, scope: str) -> list[str]:
         """List the directory without temporary files and what NFS keeps for open ones."""
-        return [name for name in os.listdir(self._prefix + scope) if not name.startswith(".")]
+        found = self._sure(scope, lambda: os.listdir(self._prefix + scope))
+        return [name for name in found if not name.startswith(".")]
 
     def delete(self, key: str) -> None:
         """Unlink the file."""
         with suppress(*_MISSING):
-            vfs.unlink(self._prefix + key)
+            self._sure(key, lambda: vfs.unlink(self._prefix + key))
 
     def move(self, key: str, new_key: str) -> None:
         """Rename."""
-        vfs.rename(self._prefix + key, self._prefix + new_key)
-
-    def modified(self, key: str) -> float:
-        """Open the file, which makes NFS ask the server, and read its time."""
-        descriptor = os.open(self._prefix + key, os.O_RDONLY)
         try:
-            return os.fstat(descriptor).st_mtime
+            self._sure(key, lambda: vfs.rename(self._prefix + key, self._prefix + new_key))
+        except FileNotFoundError:
+            if not self.has(new_key):
+                raise
+
+    def _stat(self, key: str) -> os.stat_result:
+        """Open the file, which makes NFS ask the server, and give its status."""
+        descriptor = self._open(key)
+        try:
+            return os.fstat(descriptor)
         finally:
             os.close(descriptor)
+
+    def modified(self, key: str) -> float:
+        """Give the time of the file."""
+        return self._stat(key).st_mtime
 
     def touch(self, key: str) -> None:
         """Set the file's time, by the clock of its server."""
@@ -145,8 +201,8 @@ class DirectoryBackend(Backend):
             os.close(descriptor)
 
     def status(self, key: str) -> tuple[int, bool]:
-        """Read size and mode."""
-        status = os.stat(self._prefix + key)
+        """Give size and mode."""
+        status = self._stat(key)
         return status.st_size, is_executable(status)
 
     @contextmanager
@@ -164,14 +220,14 @@ class DirectoryBackend(Backend):
             with BufferedWriter(vfs.stream(descriptor, closefd=False)) as stream:
                 yield stream
             if replace:
-                os.lstat(path)
+                self._stat(key)
 
     def _create(self, path: str, executable: bool) -> AbstractContextManager[int]:
         return atomic_create(path, 0o500 if executable else 0o400, sync=self._sync_files)
 
     def reader(self, key: str) -> BinaryIO:
         """Open the file."""
-        return open(self._prefix + key, "rb")
+        return os.fdopen(self._open(key), "rb")
 
     def upload(self, local_path: str, key: str, base: str, replace: bool = False) -> tuple[int, bool]:
         """Reflink or copy, sync, rename. The store never shares an inode with a file that a job can write."""
@@ -184,15 +240,15 @@ class DirectoryBackend(Backend):
             status = take_in(local_path, temporary, self._sync_files)
         try:
             if replace:
-                os.lstat(path)
-            vfs.rename(temporary, path)
+                self._stat(key)
+            rename_onto(temporary, path, status)
         except OSError:
             with suppress(OSError):
                 vfs.unlink(temporary)
             raise
         if self._sync_files:
             sync_directory(os.path.dirname(path))
-        return status
+        return status.st_size, is_executable(status)
 
     def _make_parents(self, key: str, base: str) -> None:
         """Make the directories between `base` and the key; FileNotFoundError if `base` is gone."""
@@ -205,7 +261,8 @@ class DirectoryBackend(Backend):
 
     def download(self, key: str, local_path: str, executable: bool, symlink: bool) -> None:
         """Give a reflink, else a read-only link where that is safe, else a copy."""
-        hand_out(self._prefix + key, local_path, executable, symlink)
+        path = self._prefix + key
+        self._sure(key, lambda: hand_out(path, local_path, executable, symlink))
 
     def append(self, key: str) -> BinaryIO:
         """Open for appending, without a buffer."""
@@ -246,7 +303,8 @@ def _write_new(path: str, data: bytes) -> None:
             os.close(descriptor)
     except BaseException:
         # Also on KeyboardInterrupt: a part of a record must not stand in its slot.
-        vfs.unlink(path)
+        with suppress(FileNotFoundError):
+            vfs.unlink(path)
         raise
 
 
@@ -261,19 +319,8 @@ def _link_new(path: str, data: bytes) -> None:
             vfs.unlink(temporary)
 
 
-def _read(path: str, count: int | None = None) -> bytes:
-    """Read a whole file, or its first `count` bytes."""
-    try:
-        return _read_once(path, count)
-    except OSError as error:
-        if error.errno != ESTALE:
-            raise
-    # The name led to a file that was replaced on the server; a second look finds what is there now.
-    return _read_once(path, count)
-
-
-def _read_once(path: str, count: int | None) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
+def _content(descriptor: int, count: int | None) -> bytes:
+    """Read an open file, and close it."""
     try:
         if count is not None:
             return os.read(descriptor, count)

@@ -22,7 +22,7 @@ from toilcache.errors import (
     ToilcacheError,
     show,
 )
-from toilcache.io import create_exclusive, link_or_copy, random_name, write_durable
+from toilcache.io import create_exclusive, link_or_copy, look_at, random_name, write_durable
 from toilcache.job_store import layout, urls
 from toilcache.job_store.backed import BackedJobStore
 from toilcache.job_store.directory import DirectoryBackend
@@ -76,6 +76,12 @@ class FileJobStore(BackedJobStore):
         except OSError as error:
             raise self._unavailable(error) from error
 
+    def make_stage(self, config: Config) -> None:
+        """Make a place for jobs and no more, without a sync: for one process, and soon removed."""
+        self._config = config
+        _make_directory(self.path)
+        _make_directory(self._at(layout.JOBS))
+
     def check_absent(self) -> None:
         """Raise unless the directory is missing, empty, half made, or a store whose root was never set."""
         names = self._entries() or set()
@@ -115,7 +121,7 @@ class FileJobStore(BackedJobStore):
             with suppress(OSError):
                 with suppress(FileNotFoundError):
                     vfs.rmdir(self._at(layout.LEADER))
-                vfs.unlink(self._at(_MAKING))
+                self._unlink_name(_MAKING)
                 vfs.rmdir(self.path)
             raise
 
@@ -163,7 +169,7 @@ class FileJobStore(BackedJobStore):
             return
         if names and not names & {layout.VERSION, _MAKING}:
             raise self._not_a_store()
-        last = {layout.LEADER: 1, layout.VERSION: 2}
+        last = {layout.LEADER: 1, layout.VERSION: 2, _MAKING: 3}
         try:
             self._backend.delete(f"{layout.SHARED}/{self.rootJobStoreIDFileName}")
             for name in sorted(names, key=lambda name: (last.get(name, 0), name)):
@@ -177,34 +183,49 @@ class FileJobStore(BackedJobStore):
 
     def keep_reserve(self) -> None:
         """Allocate a little space, 64 KiB, that `release_reserve` can give back when the disk is full."""
-        flags = os.O_WRONLY | os.O_CREAT
-        descriptor = vfs.open(self._at(layout.RESERVE), flags, 0o600)
         try:
-            vfs.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
-        finally:
-            os.close(descriptor)
+            descriptor = vfs.open(self._at(layout.RESERVE), os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                vfs.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._unavailable(error) from error
 
     def release_reserve(self) -> None:
         """Give the reserved space back, so that a leader on a full disk can say why it stops.
 
         Absent is fine.
         """
+        self._unlink_name(layout.RESERVE)
+
+    def _unlink_name(self, name: str) -> None:
+        """Remove a file; absent is fine, which NFS may say of what it has just removed."""
         with suppress(FileNotFoundError):
-            vfs.unlink(self._at(layout.RESERVE))
+            vfs.unlink(self._at(name))
 
     def _at(self, name: str) -> str:
         return f"{self.path}/{name}"
 
     def _entries(self) -> set[str] | None:
-        """The names in the directory, None if there is no directory."""
+        """The names in the directory, None if there is no directory; `.nfs*` is nobody's."""
         try:
-            return set(os.listdir(self.path))
+            names = self._listed()
         except FileNotFoundError:
             return None
         except NotADirectoryError:
             raise self._not_a_store() from None
         except OSError as error:
             raise self._unavailable(error) from error
+        return {name for name in names if not name.startswith(".nfs")}
+
+    def _listed(self) -> list[str]:
+        try:
+            return os.listdir(self.path)
+        except FileNotFoundError:
+            with suppress(OSError):
+                look_at(os.path.dirname(self.path))
+            return os.listdir(self.path)
 
     def _not_a_store(self) -> JobStoreUnavailableError:
         return JobStoreUnavailableError(
@@ -227,11 +248,11 @@ class FileJobStore(BackedJobStore):
             except BaseException:
                 # Also on KeyboardInterrupt: half a store would be in the way of the next attempt.
                 self._empty()
-                vfs.unlink(self._at(_MAKING))
+                self._unlink_name(_MAKING)
                 with suppress(OSError):
                     vfs.rmdir(self.path)
                 raise
-            vfs.unlink(self._at(_MAKING))
+            self._unlink_name(_MAKING)
         finally:
             os.close(mark)
 
@@ -260,7 +281,8 @@ class FileJobStore(BackedJobStore):
         """
         try:
             vfs.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            same = os.path.samestat(os.fstat(mark), os.lstat(self._at(_MAKING)))
+            with open(self._at(_MAKING), "rb") as there:
+                same = os.path.samestat(os.fstat(mark), os.fstat(there.fileno()))
         except (BlockingIOError, FileNotFoundError):
             same = False
         except OSError as error:
@@ -303,11 +325,13 @@ class FileJobStore(BackedJobStore):
 
     def _probe_links(self) -> None:
         """Raise JobStoreUnavailableError on a file system without hard links, which decide who wins."""
-        first, second = self._at(f".probe-{random_name()}"), self._at(f".probe-{random_name()}")
-        create_exclusive(first)
+        first, second = f".probe-{random_name()}", f".probe-{random_name()}"
+        create_exclusive(self._at(first))
         try:
-            vfs.link(first, second)
-            vfs.unlink(second)
+            # NFS says that the name is taken also of a link that it has just made, if its answer was lost.
+            with suppress(FileExistsError):
+                vfs.link(self._at(first), self._at(second))
+            self._unlink_name(second)
         except OSError as error:
             if error.errno not in (EPERM, ENOSYS, EOPNOTSUPP):
                 raise
@@ -316,7 +340,7 @@ class FileJobStore(BackedJobStore):
                 f"({error.strerror}); choose a directory on another"
             ) from error
         finally:
-            vfs.unlink(first)
+            self._unlink_name(first)
 
 
 def _make_directory(path: str) -> None:

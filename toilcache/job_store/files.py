@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager, suppress
+from errno import ESTALE
 
 from toilcache.errors import NoSuchFileException, NoSuchJobException
 from toilcache.job_store import layout, originals, urls
@@ -211,7 +212,9 @@ class Files(StoreCore):
         self._may_write()
         original = originals.remember(path)
         if shared_file_name is not None:
-            self._put_link(self._shared_place(shared_file_name), original)
+            place = self._shared_place(shared_file_name)
+            self._put_link(place, original)
+            self._backend.delete(place.key)
             return None
         file_id = layout.new_file_id(None, 0, False, original.path.rpartition("/")[2], linked=True)
         self._put_link(self._place(file_id), original)
@@ -221,7 +224,6 @@ class Files(StoreCore):
         assert place.link is not None
         with self._writing(place), self._backend.writer(place.link, place.link.partition("/")[0]) as stream:
             stream.write(originals.encode(original))
-        self._backend.delete(place.key)
 
     def get_public_url(self, file_name: str) -> str:
         """Return a URL of a file (specification line 851); NoSuchFileException if there is none."""
@@ -298,13 +300,13 @@ class Files(StoreCore):
         """Turn the backend's errors into those of the specification."""
         try:
             yield
-        except FileNotFoundError as error:
-            if file_id is not None:
-                raise NoSuchFileException(file_id) from error
-            if place.job_id is not None:
-                raise NoSuchJobException(place.job_id) from error
-            raise self._unavailable(error) from error
         except OSError as error:
+            # A directory that another client has removed is stale on NFS.
+            missing = isinstance(error, FileNotFoundError) or error.errno == ESTALE
+            if missing and file_id is not None:
+                raise NoSuchFileException(file_id) from error
+            if missing and place.job_id is not None:
+                raise NoSuchJobException(place.job_id) from error
             raise self._unavailable(error) from error
 
     @contextmanager

@@ -162,19 +162,19 @@ class JobRecords(StoreCore):
             description.assignConfig(self._config)
         return description
 
-    def _second_look(self, job_id: str, key: str) -> bytes:
-        """Ask again after opening the directory: NFS remembers missing names, but not across that."""
-        try:
-            self._backend.names(layout.job_scope(job_id))
-            return self._backend.get(key)
-        except FileNotFoundError:
-            raise NoSuchJobException(job_id) from None
-
     def _versions(self, job_id: str) -> list[int]:
         """The versions of a job, newest first; none if there is no such job."""
         if not layout.is_job_id(job_id):
             return []
         try:
+            return layout.slot_numbers(self._backend.names(layout.job_scope(job_id)))
+        except FileNotFoundError:
+            return []
+
+    def job_exists(self, job_id: str) -> bool:
+        """Say whether a description of the job is in the store (specification line 848)."""
+        return bool(self._versions(job_id))
+
     def renew_record(self, job_id: str, version: int) -> None:
         """Write a record once more, as it is; one that is not there any more needs it no longer."""
         key = layout.slot(job_id, version)
@@ -186,14 +186,6 @@ class JobRecords(StoreCore):
             return
         except OSError as error:
             raise self._unavailable(error) from error
-
-            return layout.slot_numbers(self._backend.names(layout.job_scope(job_id)))
-        except FileNotFoundError:
-            return []
-
-    def job_exists(self, job_id: str) -> bool:
-        """Say whether a description of the job is in the store (specification line 848)."""
-        return bool(self._versions(job_id))
 
     def delete_job(self, job_id: str) -> None:
         """Remove a job, all its records and the files that go with it.

@@ -20,21 +20,17 @@ def is_executable(status: os.stat_result) -> bool:
     return bool(status.st_mode & 0o100)
 
 
-def take_in(source: str, target: str, sync: bool) -> tuple[int, bool]:
-    """Make `target`, mode 0400 or 0500, a reflink or copy of a regular file.
-
-    Return its (size, executable).
-    """
+def take_in(source: str, target: str, sync: bool) -> os.stat_result:
+    """Make `target`, mode 0400 or 0500, a reflink or copy of a regular file; return its status."""
     status = os.stat(source)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"cannot put {source!r} into a job store: it is a directory; give a file")
-    executable = is_executable(status)
-    link_or_copy(source, target, mode=0o500 if executable else 0o400)
+    link_or_copy(source, target, mode=0o500 if is_executable(status) else 0o400)
     descriptor = os.open(target, os.O_RDONLY)
     try:
         if sync:
             vfs.fsync(descriptor)
-        return os.fstat(descriptor).st_size, executable
+        return os.fstat(descriptor)
     finally:
         os.close(descriptor)
 
