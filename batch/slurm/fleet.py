@@ -15,7 +15,7 @@ from toilcache.batch.slurm.states import Phase, verdict
 
 logger = logging.getLogger(__name__)
 
-FIRST_ARRAY = 100
+FIRST_ARRAY = 500
 """So many workers are asked for at first; each further array, once all have begun, doubles that."""
 
 FAILED_STARTS = 3

@@ -1,4 +1,4 @@
-"""A workflow for the Slurm test-bed: jobs that leave a line when they begin, take their time, and give a number.
+"""A workflow for the Slurm test-bed: jobs leave a line when they begin, take their time, and give a number.
 
 `python slurm_workflow.py STORE --count 20 --seconds 1 --diary FILE [--trouble KIND]`; the result is the sum.
 """
@@ -22,9 +22,17 @@ def note(diary: str, *words: object) -> None:
     os.close(descriptor)
 
 
+def has(diary: str, words: str) -> bool:
+    try:
+        with open(diary) as lines:
+            return words in lines.read()
+    except FileNotFoundError:
+        return False
+
+
 def work(number: int, diary: str, seconds: float, trouble: str) -> int:
     """Say where it runs, sleep, and return the number; in trouble at the first try of job 3."""
-    first = f"begin {number} " not in (open(diary).read() if os.path.exists(diary) else "")
+    first = not has(diary, f"begin {number} ")
     note(
         diary, "begin", number, socket.gethostname(), os.environ.get("SLURM_JOB_ID"), os.environ.get("TCTEST")
     )
