@@ -231,8 +231,8 @@ def test_refusals(text: str, trouble: Trouble) -> None:
 
 
 def test_what_a_program_said_in_one_line() -> None:
-    text = "sbatch: warning: x\nsbatch: error: invalid partition specified: nope\nsbatch: error: Batch job failed\n"
-    assert said(text) == "invalid partition specified: nope; Batch job failed"
+    text = "sbatch: warning: x\nsbatch: error: invalid partition: nope\nsbatch: error: Batch job failed\n"
+    assert said(text) == "invalid partition: nope; Batch job failed"
     assert said("\n") == "it did not say why"
     assert said("only this\n") == "only this"
 

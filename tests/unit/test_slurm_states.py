@@ -71,6 +71,6 @@ def test_spellings(written: str, name: str) -> None:
 
 def test_an_unknown_state_goes_on_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert verdict("HIBERNATING").phase is Phase.RUNS
-        assert verdict("HIBERNATING").phase is Phase.RUNS
-    assert [record.getMessage().count("HIBERNATING") for record in caplog.records] == [1]
+        assert verdict("DREAMING").phase is Phase.RUNS
+        assert verdict("DREAMING").phase is Phase.RUNS
+    assert [record.getMessage().count("DREAMING") for record in caplog.records] == [1]
