@@ -65,9 +65,13 @@ def _remove(path: str) -> None:
 
 
 def _give_up(store: AbstractJobStore, run: int) -> None:
-    # The store may be full or removed: whoever comes next then looks at our process, or at our last beat.
-    with suppress(JobStoreUnavailableError, FileNotFoundError):
-        store.mark_ended(run)
+    # The store may be full for good or removed: who comes next then looks at our process or our last beat.
+    with suppress(JobStoreUnavailableError, OSError):
+        try:
+            store.mark_ended(run)
+        except JobStoreUnavailableError:
+            store.release_reserve()
+            store.mark_ended(run)
 
 
 @contextmanager
@@ -81,7 +85,7 @@ def _shown_alive(store: AbstractJobStore, run: int) -> Iterator[None]:
                 store.beat(run)
             except LeaderFencedError:
                 return  # the leader finds out where it matters
-            except (JobStoreUnavailableError, FileNotFoundError):
+            except (JobStoreUnavailableError, OSError):
                 continue  # full, or being removed
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)

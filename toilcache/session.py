@@ -79,6 +79,7 @@ class Session:
         if config.restart:
             vars(store.config).update(vars(config))
             store.write_config()
+            store.keep_reserve()
         else:
             store.initialize(config)
         store.write_leader_pid()

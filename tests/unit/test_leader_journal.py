@@ -133,3 +133,12 @@ def test_closing_on_a_full_disk_hides_no_other_error() -> None:
         journal.note("end")
         journal.close()
     assert full.closed
+
+
+def test_the_last_words_are_written_in_room_that_is_made_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with open("/dev/full", "wb", buffering=0) as full, path.open("ab", buffering=0) as room:
+        journal = Journal(full)
+        journal.note("end")
+        journal.close(lambda: setattr(journal, "_stream", room))
+    assert [event["e"] for event in replay(path.read_bytes().splitlines())] == ["end"]

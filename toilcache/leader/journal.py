@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import IO, Any
 
@@ -40,10 +40,14 @@ class Journal:
             self._unwritten = self._unwritten[self._stream.write(self._unwritten) :]
             self._stream.flush()
 
-    def close(self) -> None:
-        """Flush and close the file; there is no other time for what the disk refuses now."""
-        with suppress(OSError):
+    def close(self, make_room: Callable[[], object] = lambda: None) -> None:
+        """Flush, on a full disk after making room, and close the file; what is refused even so is lost."""
+        try:
             self.flush()
+        except OSError:
+            with suppress(OSError):
+                make_room()
+                self.flush()
         with suppress(OSError):
             self._stream.close()
 

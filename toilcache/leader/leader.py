@@ -104,9 +104,7 @@ class Leader:
                 raise
             finally:
                 self._journal.note("end", jobs=self.counts.as_dict())
-                if self._patience.is_needed:
-                    self._store.release_reserve()
-                self._journal.close()
+                self._journal.close(self._store.release_reserve)
                 self._gate.close()
         if self._failed:
             raise FailedJobsException(self._store.locator, [node.desc for node in self._failed])
