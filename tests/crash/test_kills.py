@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -35,14 +36,15 @@ class Workflow:
         self.work.mkdir()
         self.coordination.mkdir()
 
-    def begin(self, *options: str) -> subprocess.Popen[str]:
+    def begin(self, *options: str, **environment: str) -> subprocess.Popen[str]:
         """Start the leader."""
         argv = [
             *(sys.executable, kill_workflow.__file__, str(self.store), "--clean", "never"),
             *("--workDir", str(self.work), "--coordinationDir", str(self.coordination)),
             *("--retryBackoff", "0.05", "--maxLocalJobs", "4", "--maxCores", "4", *options),
         ]
-        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(argv, env=os.environ | environment, **pipes)
 
     def written(self) -> list[str]:
         """Return the contents of all files that jobs have written."""

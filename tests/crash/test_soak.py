@@ -1,32 +1,92 @@
-"""The kills of test_kills.py at ever new moments: `make soak`, for SOAK_SECONDS (default 600)."""
+"""Kills at random moments of the workflow of 200 jobs: `make soak`, SOAK_KILLS of them (default 1,000).
+
+A moment is a step, so that a seed names it and the speed of the machine does not matter. SOAK_SEED is printed,
+and a failure says which seed repeats it (`SOAK_SEED=... SOAK_KILLS=1`). The victim is drawn too: several workers
+or hosts in one run, or the leader, and then mostly the next leaders as well, which restart the workflow.
+"""
 
 from __future__ import annotations
 
 import os
 import random
-import time
+import shutil
+import traceback
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.crash import test_kills
-from tests.crash.test_kills import Workflow
+from tests.crash.test_kills import DEADLINE, Workflow
+from tests.fakes.faults import ANY, HOST, KILL_BEFORE, LEADER, WORKER, Plan
 
-KILLS = {
-    "worker": test_kills.test_killed_worker,
-    "host": test_kills.test_killed_host,
-    "leader": test_kills.test_killed_leader,
-}
+KILLS = int(os.environ.get("SOAK_KILLS", "1000"))
+SEED = int(os.environ.get("SOAK_SEED", "1"))
+AT_ONCE = int(os.environ.get("SOAK_AT_ONCE", "2"))
+
+
+def kill_at_random(base: Path, seed: int, steps: dict[str, int]) -> Counter[str]:
+    """Run the workflow with a kill, or several one after the other; returns who was killed how often."""
+    base.mkdir()
+    workflow = Workflow(base)
+    draw = random.Random(seed)
+    victims: Counter[str] = Counter()
+    options = ["--retryCount", "20"]
+    while True:
+        victim = draw.choice((LEADER, HOST, WORKER))
+        role = WORKER if victim == WORKER else ANY
+        moments = draw.sample(range(1, steps[role]), 1 if victim == LEADER else 6)
+        trace = base / f"trace-{draw.random()}"
+        plan = Plan(trace, moments[0], KILL_BEFORE, role, victim=victim, again=moments[1:])
+        kills = not victims or draw.random() < 0.9
+        leader = workflow.begin(*options, KILL_TEST_PAUSE="0", **(plan.environment() if kills else {}))
+        output, errors = leader.communicate(timeout=DEADLINE)
+        victims[victim] += plan.kills
+        if leader.returncode == 0:
+            break
+        if plan.killed and victim == LEADER:
+            options.append("--restart")
+        else:  # there was no workflow yet to restart
+            assert "--restart" in options, errors
+            assert "start" in errors, errors
+            options = options[:2]
+    workflow.check_end(output)
+    return +victims
+
+
+def attempt(base: Path, seed: int, steps: dict[str, int]) -> tuple[Counter[str], str]:
+    """Try one seed; returns who was killed, and what was wrong then, if anything."""
+    try:
+        victims = kill_at_random(base, seed, steps)
+    except Exception:  # of whatever kind, the other seeds are tried too
+        return Counter(), f"SOAK_SEED={seed}: see {base}\n{traceback.format_exc()}"
+    shutil.rmtree(base)
+    return victims, ""
+
+
+def count_steps(base: Path) -> dict[str, int]:
+    """How many steps the workers make, and all processes together; about."""
+    base.mkdir()
+    plan = Plan(base / "trace")
+    workflow = Workflow(base)
+    workflow.check_end(workflow.finish(workflow.begin(KILL_TEST_PAUSE="0", **plan.environment())))
+    roles = [step.role for step in plan.steps()]
+    return {ANY: len(roles), WORKER: roles.count(WORKER)}
 
 
 @pytest.mark.soak
 @pytest.mark.crash
-def test_kills_at_ever_new_moments(tmp_path: Path) -> None:
-    end = time.monotonic() + float(os.environ.get("SOAK_SECONDS", "600"))
+def test_kills_at_random_moments(tmp_path: Path) -> None:
+    steps = count_steps(tmp_path / "count")
+    victims: Counter[str] = Counter()
+    faults: list[str] = []
     rounds = 0
-    while rounds == 0 or time.monotonic() < end:
-        victim, seed = random.SystemRandom().choice(sorted(KILLS)), random.SystemRandom().randrange(2**32)
-        (tmp_path / str(rounds)).mkdir()
-        KILLS[victim](Workflow(tmp_path / str(rounds)), seed)
-        rounds += 1
-    print(f"{rounds} kills survived")
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        while victims.total() < KILLS and len(faults) < 10:
+            seeds = range(SEED + rounds, SEED + rounds + 4 * AT_ONCE)
+            for seen, fault in pool.map(lambda seed: attempt(tmp_path / str(seed), seed, steps), seeds):
+                rounds += 1
+                victims += seen
+                faults += [fault] * bool(fault)
+    print(f"\n{steps[ANY]} steps; {rounds} runs from seed {SEED} on; kills survived: {dict(victims)}")
+    assert not faults, "\n".join(faults)

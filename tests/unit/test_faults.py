@@ -160,6 +160,14 @@ def test_all_processes_of_a_workflow_are_seen(tmp_path: Path) -> None:
     place.check_clean()
 
 
+def test_several_are_killed(tmp_path: Path) -> None:
+    place = Place(tmp_path, kill_workflow.__file__)
+    plan = Plan(tmp_path / "trace", 50, role=WORKER, again=[200, 300])
+    finished = place.run("--retryCount", "3", "--retryBackoff", "0.01", **plan.environment(), **SMALL_RUN)
+    finished.check_result(kill_workflow.EXPECTED)
+    assert plan.kills == 3
+
+
 @pytest.mark.parametrize(("role", "status"), [(LEADER, -signal.SIGKILL), (HOST, 0), (WORKER, 0)])
 def test_one_process_of_a_workflow_is_killed(tmp_path: Path, role: str, status: int) -> None:
     place = Place(tmp_path, kill_workflow.__file__)

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
 VARIABLE = "TEST_FAULTS"
@@ -59,6 +59,7 @@ class Plan:
     :param role: whose steps count: those of the leader (and of any other command), of hosts, of workers (the
         children that a host forks), or of any of them.
     :param step: the number of the step that goes wrong, from 1 on; 0 only counts.
+    :param again: the numbers of further steps that do.
     :param then: what happens at it: ``kill-before``, ``kill-after``, or an error, ``ENOSPC`` or ``EIO``. With
         an error only those calls count that can fail so.
     :param flag: makes the error last: step n makes this file, and while it is there each call that can fail
@@ -77,6 +78,7 @@ class Plan:
         flag: object = None,
         victim: str = SELF,
         under: object = "",
+        again: Sequence[int] = (),
     ) -> None:
         assert role in (LEADER, HOST, WORKER, ANY), role
         assert then in ((KILL_BEFORE, KILL_AFTER, ENOSPC, EIO) if flag is None else (ENOSPC, EIO)), then
@@ -88,6 +90,7 @@ class Plan:
         self.flag = None if flag is None else str(flag)
         self.victim = victim
         self.under = str(under)
+        self.again = list(again)
 
     def environment(self) -> dict[str, str]:
         """Return what a process and all it starts must have in their environment to follow the plan."""
@@ -107,9 +110,14 @@ class Plan:
         return [Step(role, int(pid), float(at), call, path) for role, pid, at, call, path in words]
 
     @property
+    def kills(self) -> int:
+        """How many processes were killed."""
+        return len(_read(self.trace + ".killed"))
+
+    @property
     def killed(self) -> bool:
         """True if a process was killed."""
-        return os.path.exists(self.trace + ".killed")
+        return self.kills > 0
 
     @property
     def happened(self) -> bool:
@@ -147,7 +155,7 @@ class Steps:
             self._fail(call, path)
         if self._pid != os.getpid():
             self._begin()
-        if plan.role not in (ANY, self._role) or self._count(call, path) != plan.step:
+        if plan.role not in (ANY, self._role) or self._count(call, path) not in (plan.step, *plan.again):
             return False
         if plan.then in (KILL_BEFORE, KILL_AFTER):
             if plan.then == KILL_BEFORE:
@@ -171,7 +179,7 @@ class Steps:
         pid = self._pid if victim in (SELF, self._role) else self._relative(victim)
         if pid is None:
             return
-        _touch(self._plan.trace + ".killed")
+        _touch(self._plan.trace + ".killed", b"k")
         os.kill(pid, signal.SIGKILL)
         while _lives(pid):
             time.sleep(0.0005)
@@ -220,8 +228,10 @@ class Steps:
         raise OSError(code, os.strerror(code), path)
 
 
-def _touch(path: str) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+def _touch(path: str, mark: bytes = b"") -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(descriptor, mark)
+    os.close(descriptor)
 
 
 def _read(path: str) -> bytes:
