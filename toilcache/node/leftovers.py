@@ -17,6 +17,7 @@ _START = (
     "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
     "from toilcache.worker.leftovers import main; sys.exit(main(sys.argv[2:]))"
 )
+_TIMES = 10
 
 
 def call_left_behind(directory: str) -> None:
@@ -43,16 +44,18 @@ def _why_not(directory: str) -> str | None:
 
 
 def _run(directory: str) -> str:
+    """Start the program until it has come to its end; what it calls may kill it."""
     from toilcache.process import spawn
 
     sys.stderr.flush()
-    try:
-        pid = spawn(
-            [sys.executable, "-c", _START, "toilcache.worker.leftovers", directory],
-            pass_fds=[(2, 1), (2, 2)],
-            new_session=True,
-        )
-    except (OSError, ProcessError) as error:
-        return str(error)
-    _, status = os.waitpid(pid, 0)
+    argv = [sys.executable, "-c", _START, "toilcache.worker.leftovers", directory]
+    status = 0
+    for _ in range(_TIMES):
+        try:
+            pid = spawn(argv, pass_fds=[(2, 1), (2, 2)], new_session=True)
+        except (OSError, ProcessError) as error:
+            return str(error)
+        _, status = os.waitpid(pid, 0)
+        if status == 0:
+            break
     return "" if status == 0 else f"the process for it ended with {os.waitstatus_to_exitcode(status)}"

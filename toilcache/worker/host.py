@@ -38,10 +38,14 @@ if TYPE_CHECKING:
     Shape: TypeAlias = Any  # only compared
 
 
+_MOST_CALLERS = 10
+"""So many children a host forks for the calls of one attempt, when what they call kills them."""
+
+
 class _Running:
     """A forked job process: the attempt it was started for, and the file that takes its output."""
 
-    __slots__ = ("cancelled", "ended", "job_id", "log", "shape", "version")
+    __slots__ = ("callers", "cancelled", "ended", "job_id", "log", "shape", "version")
 
     def __init__(self, job_id: str, version: int, shape: Shape, log: int) -> None:
         self.job_id = job_id
@@ -51,6 +55,7 @@ class _Running:
         self.cancelled = False
         self.ended: tuple[int, int] | None = None
         """Status and memory of the job's process, when another one is calling what that has deferred."""
+        self.callers = 0
 
     @property
     def attempt(self) -> tuple[str, int]:
@@ -241,9 +246,11 @@ class Host:
         Until that child ends the attempt has not ended: what follows it may need what is being cleaned up.
         """
         path = self._dirs.call_file(running.attempt)
-        if running.ended is not None or not os.path.lexists(path):
+        callers_died = running.ended is not None and status != 0
+        if not os.path.lexists(path) or running.callers >= (_MOST_CALLERS if callers_died else 1):
             return False
-        running.ended = status, max_rss
+        running.ended = running.ended or (status, max_rss)
+        running.callers += 1
         try:
             pid = self._fork_helper(running.log, lambda: self._caller().call_all_of(path))
         except OSError:
@@ -255,9 +262,13 @@ class Host:
 
     def _call_for_the_dead(self) -> None:
         """Call what processes of this workflow that are gone have deferred, before any job of ours begins."""
-        if os.path.lexists(self._dirs.deferred):
-            with suppress(OSError):
-                os.waitpid(self._fork_helper(1, lambda: self._caller().call_all_in(self._dirs.deferred)), 0)
+        if not os.path.lexists(self._dirs.deferred):
+            return
+        with suppress(OSError):
+            for _ in range(_MOST_CALLERS):
+                pid = self._fork_helper(1, lambda: self._caller().call_all_in(self._dirs.deferred))
+                if os.waitpid(pid, 0)[1] == 0:
+                    return
 
     def _caller(self) -> Caller:
         here = self._context.surroundings()
@@ -274,14 +285,16 @@ class Host:
         pid = os.fork()
         if pid != 0:
             return pid
+        status = 1
         try:
             self._leave_the_host(log)
             help_out()
+            status = 0
         except BaseException:
             sys.__excepthook__(*sys.exc_info())
         finally:
             posix.flush(sys.stdout, sys.stderr)
-            os._exit(0)
+            os._exit(status)
 
     def _report_end(
         self, job_id: str, version: int, shape: Shape, status: int, max_rss: int = 0, log: bytes = b""
