@@ -43,11 +43,11 @@ def make_adapter(
     )
     limits = client.limits()
     fleet = Fleet(limits.array, limits.jobs, config.maxWorkers, config.workerReuse)
-    whole = setup | _of_allocations(config, run_marker(workflow_id, run))
+    whole = setup | of_allocations(config, run_marker(workflow_id, run))
     return SlurmAdapter(client, store, run, placement, fleet, whole, clean, cleans_nodes)
 
 
-def _of_allocations(config: Config, marker: str) -> dict[str, Any]:
+def of_allocations(config: Config, marker: str) -> dict[str, Any]:
     """Return what a host in an allocation needs to know besides (see `toilcache.worker.allocation`)."""
     return {
         "environment": commands.leader_environment(os.environ),

@@ -45,6 +45,9 @@ class Bench:
     def clean(self) -> None:
         self.cleaned += 1
 
+    def close(self) -> None:
+        self.adapter.shutdown()
+
     def request(self, function: Callable[..., Any], *args: Any, cores: float = 1, **more: Any) -> JobRequest:
         """Save a job and make the request for its first attempt."""
         job = Job.wrapJobFn(function, *args, cores=cores, memory=10 * MIB, disk=10 * MIB, **more)

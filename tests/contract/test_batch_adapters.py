@@ -1,7 +1,7 @@
 """What every batch adapter promises the leader (``toilcache.batch.model.BatchAdapter``).
 
-One suite over the adapter for this machine, with real hosts, processes and a real job store, and over the one
-without workers that other tests drive the leader with.
+One suite over the adapter for this machine, with real hosts, processes and a real job store, over the one for
+Slurm with a fake cluster, and over the one without workers that other tests drive the leader with.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ import pytest
 
 from tests.contract import adapter_jobs
 from tests.contract.adapter_bench import MIB, SLOTS, Bench, LocalBench, NullBench, alive_with
+from tests.contract.slurm_bench import SlurmBench
 from toilcache.errors import InsufficientSystemResources
 from toilcache.job.exit_reason import BatchJobExitReason as Reason
 
 
-@pytest.fixture(params=[LocalBench, NullBench])
+@pytest.fixture(params=[LocalBench, NullBench, SlurmBench])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     bench: Bench = request.param(tmp_path)
     yield bench
-    bench.adapter.shutdown()
+    bench.close()
 
 
 @pytest.fixture
