@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,8 @@ from toilcache.job_store.file_job_store import FileJobStore
 KINDS: dict[str, Callable[[str], BackedJobStore]] = {
     "file": FileJobStore,
     "memory": MemoryJobStore,
+    "nfs": NfsJobStore,
 }
-if os.environ.get("NFS"):
-    KINDS["nfs"] = NfsJobStore
 
 NAMES = [
     "-rf",

@@ -90,7 +90,11 @@ class Mount:
         self.dice = random.Random(seed)
         self.now = 0.0
         self.lost = lost
-        self.full_at_close: list[int] = []
+        self.changes = 0
+        self.lose_at: int | None = None
+        self.closes = 0
+        self.full_at: int | None = None
+        self.full_with = errno.ENOSPC
         self.known[path] = self
 
     @classmethod
@@ -99,7 +103,14 @@ class Mount:
         return cls.known.get(path) or cls(path, seed)
 
     def loses_an_answer(self) -> bool:
-        return self.dice.random() < self.lost
+        """By the dice, or the n-th of all answers."""
+        self.changes += 1
+        return self.dice.random() < self.lost or self.changes == self.lose_at
+
+    def was_full(self) -> bool:
+        """Whether what a client sends now finds no room: the n-th time that any does."""
+        self.closes += 1
+        return self.closes == self.full_at
 
 
 class Client:
@@ -200,7 +211,7 @@ class Client:
             if error.errno != errno.ESTALE:
                 raise
             self.forget_all()
-            if self.mount.loses_an_answer():
+            if self.mount.dice.random() < self.mount.lost:
                 raise
             return call()
 
@@ -281,6 +292,8 @@ class Client:
                 return Entries(self, path) if path in self.files else _real.scandir(path)
             place = self.place(path)
             if place is None:
+                if os.fsdecode(path) == os.path.dirname(self.mount.path):
+                    self.has_read(self.mount.root.number)
                 return _real.scandir(path)
             self.check_missing(place)
             handle = self.enter(place, ask=True)
@@ -293,15 +306,14 @@ class Client:
     def close(self, fd: int) -> None:
         """Close a file: only now may it be said that what was written did not arrive."""
         opened = self.files.pop(fd, None)
-        lost = opened is not None and opened.dirty and bool(self.mount.full_at_close)
+        lost = opened is not None and opened.dirty and self.mount.was_full()
         if lost:
             os.ftruncate(fd, os.fstat(fd).st_size // 2)
         _real.close(fd)
         if opened is not None:
             self._drop_left_over(opened.status.st_ino)
         if lost:
-            code = self.mount.full_at_close.pop()
-            raise OSError(code, os.strerror(code))
+            raise OSError(self.mount.full_with, os.strerror(self.mount.full_with))
 
     def _drop_left_over(self, number: int) -> None:
         if all(opened.status.st_ino != number for opened in self.files.values()):
@@ -313,8 +325,11 @@ class Client:
     # Changing
 
     def fsync(self, fd: int) -> None:
-        if fd in self.files:
+        if fd in self.files and self.files[fd].dirty:
             self.files[fd].dirty = False
+            if self.mount.was_full():
+                os.ftruncate(fd, os.fstat(fd).st_size // 2)
+                raise OSError(self.mount.full_with, os.strerror(self.mount.full_with))
         _real.fsync(fd)
 
     def stream(self, descriptor: int, *, closefd: bool = True) -> Any:
@@ -432,6 +447,10 @@ class Stream(io.FileIO):
     def readinto(self, buffer: Any) -> int:
         self._client.check_readable(self.fileno())
         return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        self._client.check_readable(self.fileno())
+        return super().readall()
 
     def close(self) -> None:
         if self.closed:

@@ -10,6 +10,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
+from errno import ESTALE
 
 from toilcache.errors import (
     JobException,
@@ -88,8 +89,7 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC)
         from toilcache.job_store.records import unpickle
 
         try:
-            with self.read_shared_file_stream(self.configFileName) as stream:
-                data = stream.read()
+            data = self.read_shared(self.configFileName)
         except NoSuchFileException:
             raise NoSuchJobStoreException(self.locator) from None
         self._config = unpickle(data, f"{self.configFileName} of {self.locator}")
@@ -163,8 +163,7 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC)
     def root_job_id(self) -> str:
         """Return the id of the root; JobException if none was set."""
         try:
-            with self.read_shared_file_stream(self.rootJobStoreIDFileName) as stream:
-                return str(stream.read(), "utf-8", "replace")
+            return str(self.read_shared(self.rootJobStoreIDFileName), "utf-8", "replace")
         except NoSuchFileException:
             raise JobException(
                 f"cannot load the root job of {self.locator}: none was ever set; start the workflow anew"
@@ -290,11 +289,11 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC)
     def reserve_file_id(
         self, job_id: str | None = None, cleanup: bool = False, basename: str | None = None
     ) -> str:
-        """Return the ID of a file whose content comes later, by `upload_reserved`; readers may find none yet."""
+        """Return the ID of a file whose content `upload_reserved` brings; before that there may be none."""
         return self.get_empty_file_store_id(job_id, cleanup, basename)
 
     def upload_reserved(self, file_id: str, local_path: str) -> None:
-        """Take a local file in as the content of a reserved ID, with its executability; doing so again is fine."""
+        """Take a local file in, with its executability, under a reserved ID; it may be done again."""
         self.update_file(file_id, local_path)
 
     def gives_freely(self, directory: str) -> bool:
@@ -374,6 +373,18 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC)
 
         NoSuchFileException if there is none.
         """
+
+    def read_shared(self, shared_file_name: str) -> bytes:
+        """Return the whole content of a small shared file, which others may replace meanwhile."""
+        try:
+            with self.read_shared_file_stream(shared_file_name) as stream:
+                return stream.read()
+        except OSError as error:
+            if error.errno != ESTALE:
+                raise
+        # On NFS the old content is gone once another client has replaced it.
+        with self.read_shared_file_stream(shared_file_name) as stream:
+            return stream.read()
 
     # Messages
 

@@ -333,10 +333,19 @@ def _content(descriptor: int, count: int | None) -> bytes:
 
 
 def _remove(path: str) -> None:
-    """Remove a directory of few files at little cost, any other tree thoroughly."""
+    """Remove a directory of few files at little cost, any other tree thoroughly.
+
+    Numbers go in their order, so that none is free while a lower one is there: an NFS client may still know
+    the directory by the name that it had.
+    """
     try:
-        for name in os.listdir(path):
-            vfs.unlink(f"{path}/{name}")
+        for name in sorted(os.listdir(path), key=_by_number):
+            with suppress(FileNotFoundError):
+                vfs.unlink(f"{path}/{name}")
         vfs.rmdir(path)
     except OSError:
         robust_rmtree(path)
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    return (len(name), name) if name.isdecimal() else (255, name)

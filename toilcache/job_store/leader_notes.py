@@ -15,7 +15,7 @@ _PID, _NODE, _KILL = "pid.log", "leader_node_id.log", "kill_flag"
 
 
 class LeaderNotes:
-    """Verbs over `write_shared_file_stream` and `read_shared_file_stream`."""
+    """Verbs over `write_shared_file_stream` and `read_shared`."""
 
     def write_leader_pid(self) -> None:
         """Record the process id of the leader, this process (specification line 1032)."""
@@ -50,6 +50,4 @@ def _write(store: Any, name: str, text: str) -> None:
 
 
 def _read(store: Any, name: str) -> str:
-    with store.read_shared_file_stream(name, encoding="utf-8") as stream:
-        text: str = stream.read()
-    return text
+    return str(store.read_shared(name), "utf-8")
