@@ -173,3 +173,14 @@ def test_what_cannot_be_removed_from_a_node_hides_no_result(tmp_path: Path) -> N
     (tmp_path / "broken").unlink()
     run.restart().check_result(matrix_workflow.EXPECTED)
     run.check_end()
+
+
+def test_a_lock_file_that_cannot_be_removed_hides_no_result(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    lock = run.place.coordination / "toilcache-leader-"
+    run.start(**Plan(tmp_path / "trace", 1, EIO, LEADER, under=lock).environment()).check_result(
+        matrix_workflow.EXPECTED
+    )
+    assert len(list(run.place.coordination.glob("toilcache-leader-*.lock"))) == 1
+    run.restart().check_result(matrix_workflow.EXPECTED)
+    run.check_end()
