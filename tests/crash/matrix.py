@@ -26,7 +26,7 @@ OPTIONS = ("--maxLocalJobs", "1", "--maxCores", "1", "--retryCount", "3", "--ret
 ROLES = (LEADER, HOST, WORKER)
 START, RESTART, CLEAN, END = "start", "restart", "clean", "end"
 # The middle of a run: the leader is killed there before a restart is tested.
-MIDDLE = 150
+MIDDLE = 250
 
 
 class Case(NamedTuple):
@@ -36,6 +36,7 @@ class Case(NamedTuple):
     victim: str
     role: str
     step: int
+    caching: bool = True
 
     def __str__(self) -> str:
         return f"{self.operation}: {self.victim} killed at step {self.step} of {self.role}"
@@ -44,11 +45,12 @@ class Case(NamedTuple):
 class Run:
     """The workflow in a directory of its own."""
 
-    def __init__(self, base: Path, *, keep: bool = True) -> None:
+    def __init__(self, base: Path, *, keep: bool = True, caching: bool = True) -> None:
         base.mkdir(parents=True)
         self.base = base
         self.place = Place(base, matrix_workflow.__file__)
-        self.options = (*OPTIONS, "--clean", "never" if keep else "always")
+        kept = ("--clean", "never" if keep else "always")
+        self.options = (*OPTIONS, *kept, "--caching", str(caching).lower())
 
     def plan(self, victim: str, role: str, step: int) -> Plan:
         """Plan a kill, or with step 0 to count."""
@@ -118,7 +120,7 @@ class Run:
 
 def survive(base: Path, case: Case) -> Plan:
     """Kill and go on, and check what then is; returns the plan, which tells what was killed and when."""
-    run = Run(base, keep=case.operation != END)
+    run = Run(base, keep=case.operation != END, caching=case.caching)
     plan = run.plan(case.victim, case.role, case.step)
     operations = {START: _survive_run, RESTART: _survive_restart, CLEAN: _survive_clean, END: _survive_end}
     operations[case.operation](run, plan)

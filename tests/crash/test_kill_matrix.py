@@ -26,7 +26,7 @@ from tests.fakes.faults import HOST, LEADER, WORKER
 pytestmark = pytest.mark.crash
 
 SEED = int(os.environ.get("KILL_MATRIX_SEED", "1"))
-SAMPLE = 3
+SAMPLE = 2
 AT_ONCE = int(os.environ.get("KILL_MATRIX_AT_ONCE", "2"))
 # In which operation whom is killed at whose steps. No worker lives yet when a host makes its own.
 CELLS = [
@@ -75,7 +75,7 @@ def length(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], int
 def test_a_kill_at_some_steps(
     tmp_path: Path, cell: tuple[str, str, str], length: Callable[[str, str], int]
 ) -> None:
-    """In each third of the operation one step is drawn."""
+    """In each half of the operation one step is drawn."""
     operation, _, role = cell
     count = length(operation, role)
     draw = random.Random(f"{SEED} {cell}")
@@ -87,11 +87,11 @@ def test_a_kill_at_some_steps(
     assert any(each.reached for each in results)
 
 
-def every_step(base: Path, cell: tuple[str, str, str]) -> Iterator[Result]:
+def every_step(base: Path, cell: tuple[str, str, str], caching: bool) -> Iterator[Result]:
     """Kill at step 1, 2, ... until the operation completes without reaching it."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for first in itertools.count(1, 4 * AT_ONCE):
-            cases = [Case(*cell, step) for step in range(first, first + 4 * AT_ONCE)]
+            cases = [Case(*cell, step, caching) for step in range(first, first + 4 * AT_ONCE)]
             results = list(pool.map(lambda case: result(base / str(case.step), case), cases))
             yield from results
             if not all(each.reached for each in results):
@@ -99,13 +99,14 @@ def every_step(base: Path, cell: tuple[str, str, str]) -> Iterator[Result]:
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("caching", [False, True], ids=["plain", "cached"])
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
-def test_a_kill_at_every_step(tmp_path: Path, cell: tuple[str, str, str]) -> None:
-    results = list(every_step(tmp_path, cell))
+def test_a_kill_at_every_step(tmp_path: Path, cell: tuple[str, str, str], caching: bool) -> None:
+    results = list(every_step(tmp_path, cell, caching))
     kills = Counter(each.phase for each in results if each.killed and not each.error)
     tried = sum(each.reached for each in results)
     failed = [each.error for each in results if each.error]
-    print(f"\n{'-'.join(cell)}: {tried} steps, {sum(kills.values())} kills survived, {len(failed)} not")
-    print(dict(kills))
+    survived = f"{sum(kills.values())} kills survived, {len(failed)} not"
+    print(f"\n{'-'.join(cell)}, caching {caching}: {tried} steps, {survived}; {dict(kills)}")
     assert not failed, "\n".join(failed)
     assert kills
