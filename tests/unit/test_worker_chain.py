@@ -83,6 +83,8 @@ def test_a_checkpoint_does_not_follow(bench: Bench) -> None:
 class Context:
     """As much of a worker's surroundings as the choice needs."""
 
+    write = staticmethod(patiently)
+
     def __init__(self, bench: Bench) -> None:
         self.store = bench.store
         self.main = None
@@ -370,6 +372,7 @@ def test_what_the_job_itself_writes_is_not_waited_for(tmp_path: Path, pauses: li
 
     bench, root = fresh(tmp_path / "it", write)
     context = FullNow(bench)
+    context.store.config.caching = False  # with a cache it is the worker that writes, once the job has ended
     context.store._backend.upload = no_room  # type: ignore[method-assign]
     assert context.run(root) == 1
     assert "No space left on device" in str(bench.store.load_job(root).failure)

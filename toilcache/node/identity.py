@@ -191,12 +191,7 @@ def _name_path(base_dir: str, name: str) -> str:
     return os.path.join(base_dir, _NAMES, name)
 
 
-def _forget_after_fork() -> None:
-    global _naming
-    _naming = _thread.RLock()
-    _by_real_path.clear()
-    _by_spelling.clear()
-
-
-# Runs after the handler in locks.py has closed the descriptors: that module was imported first.
-os.register_at_fork(after_in_child=_forget_after_fork)
+# After a fork nobody holds this lock, and none of the names is the child's.
+os.register_at_fork(after_in_child=_naming._at_fork_reinit)  # type: ignore[attr-defined]
+os.register_at_fork(after_in_child=_by_real_path.clear)
+os.register_at_fork(after_in_child=_by_spelling.clear)

@@ -150,10 +150,11 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _guard
-    _guard = _thread.RLock()
-    for file in list(_open.values()):
-        file.close()
+    # Every forked process pays for this: few names, since what they name is written to and so copied.
+    _guard._at_fork_reinit()  # type: ignore[attr-defined]
+    for file in _open.values():
+        if file.is_ours():
+            os.close(file.fd)
     _open.clear()
 
 

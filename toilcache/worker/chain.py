@@ -21,7 +21,7 @@ from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.job.graph import new_jobs
 from toilcache.job.identifiers import TemporaryID
 from toilcache.job.job import Job, run_job
-from toilcache.worker.commit import is_full, patiently
+from toilcache.worker.commit import is_full
 from toilcache.worker.deferred import Deferred
 from toilcache.worker.failures import describe, print_traceback, say
 
@@ -39,9 +39,10 @@ LOG_LIMIT = 4 * 1024 * 1024
 ENDED, FAILED, REFUSED = 0, 1, 75
 
 
-def run_chain(context: WorkerContext, job_id: str, version: int) -> int:
+def run_chain(context: WorkerContext, job_id: str, version: int, desc: JobDescription | None = None) -> int:
     """Run a job at a version, then its successors as long as they may follow in this process.
 
+    `desc` is that version where it was loaded already.
     Returns 0 when every job run here has its record, be it of a success or of a failure; 75 (EX_TEMPFAIL)
     when the store refused us because a newer attempt exists."""
     if context.main is not None:
@@ -52,7 +53,7 @@ def run_chain(context: WorkerContext, job_id: str, version: int) -> int:
     wait: Callable[[], Any] = _nothing_to_wait_for
     while next_id is not None:
         try:
-            desc = context.store.load_version(next_id, version)
+            desc = desc or context.store.load_version(next_id, version)
         except NoSuchJobException:
             return REFUSED
         reserved = reserved or desc
@@ -60,7 +61,7 @@ def run_chain(context: WorkerContext, job_id: str, version: int) -> int:
         status = run.execute(wait)
         if status != ENDED:
             return status
-        next_id, version, wait = run.successor, 1, _nothing_to_wait_for
+        next_id, version, desc, wait = run.successor, 1, None, _nothing_to_wait_for
     return ENDED
 
 
@@ -134,7 +135,7 @@ class _Run:
                     one.description.renameReferences(renames)
             job.save_new_successors(self._store)
 
-        patiently(save)
+        self._context.write(save)
 
     def _commit(self, file_store: AbstractFileStore, value: Any) -> None:
         desc = self._desc
@@ -149,18 +150,18 @@ class _Run:
         if len(data) <= INLINE_RESULT:
             desc.result = data
         else:
-            desc.result_file = patiently(lambda: self._write_file("result", data))
+            desc.result_file = self._context.write(lambda: self._write_file("result", data))
         desc.detach_body()
         desc.chained_to = successor = self._choose_successor()
         desc.failure = None
         if self._store.config.writeLogsFromAllJobs:
-            desc.logJobStoreFileID = patiently(self._save_log)
+            desc.logJobStoreFileID = self._context.write(self._save_log)
 
         def commit() -> None:
             file_store.startCommit(jobState=True)
             file_store.waitForCommit()
 
-        patiently(commit)
+        self._context.write(commit)
         self._committed = True
         self.successor = successor
         self._context.report(self._id, self._version + 1)
@@ -197,7 +198,7 @@ class _Run:
             self._store.update_job(desc)
 
         try:
-            patiently(give_back)
+            self._context.write(give_back)
             self._context.report(successor, 2)
         except Exception as another:  # then the leader finds no record when this process has ended
             say(f"cannot give the next job back: {describe(another)}")
@@ -225,7 +226,7 @@ class _Run:
                 raise
             if log_id is not None:
                 self._store.delete_file(log_id)
-            patiently(lambda: self._write_failure(failure, file_store, None))
+            self._context.write(lambda: self._write_failure(failure, file_store, None))
 
     def _write_failure(self, failure: str, file_store: AbstractFileStore | None, log_id: str | None) -> None:
         desc = self._store.load_version(self._id, self._version)

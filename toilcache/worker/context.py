@@ -6,6 +6,7 @@ thread."""
 from __future__ import annotations
 
 import sys
+from copy import copy
 
 import toilcache.file_store.caching
 import toilcache.job.functions
@@ -13,14 +14,18 @@ import toilcache.job.saving  # noqa: F401  what every job needs is imported once
 from toilcache.job.module import ModuleDescriptor
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.node.coordination import NodeDirs
+from toilcache.worker.commit import patiently
 from toilcache.worker.deferred import Surroundings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeVar
 
+    from toilcache.job.description import JobDescription
     from toilcache.job_store.abstract import AbstractJobStore
+
+    T = TypeVar("T")
 
 
 class WorkerContext:
@@ -35,6 +40,8 @@ class WorkerContext:
 
     def __init__(self, setup: dict[str, Any], report: Callable[[str, int], None]) -> None:
         self.report = report
+        self.write = patiently
+        """How to call what writes to the store."""
         self.jobs_dir: str = setup["jobs_dir"]
         self.main: tuple[str, str, bool, str] | None = setup["main"]
         sys.path[:0] = [entry for entry in setup["sys_path"] if entry not in sys.path]
@@ -48,6 +55,22 @@ class WorkerContext:
         if setup["preload"]:
             self.load_main()
 
+    def on(self, store: AbstractJobStore) -> WorkerContext:
+        """Return the same surroundings over another store, of which nobody hears."""
+        other = copy(self)
+        other.store, other.report, other.main, other.write = store, _unheard, None, _once
+        return other
+
+    def look(self, job_id: str, version: int) -> JobDescription | None:
+        """Load a job for the process that is to be forked; None if that one is to find out why not.
+
+        A child that has less to do writes to less memory, and pages that it does not write to are not copied.
+        """
+        try:
+            return self.store.load_version(job_id, version)
+        except Exception:  # whatever it is, it is a matter of that one attempt
+            return None
+
     def load_main(self) -> None:
         """Import the user's script, so that functions defined in it can be found by name."""
         if self.main is not None:
@@ -60,3 +83,12 @@ class WorkerContext:
     def surroundings(self) -> Surroundings:
         """Return where such calls can be made when this process is gone."""
         return Surroundings(self.attempt, self.main, self._sys_path, self._image)
+
+
+def _once(write: Callable[[], T]) -> T:
+    """Call what writes; whatever it raises is raised."""
+    return write()
+
+
+def _unheard(job_id: str, version: int) -> None:
+    """Take a report that nobody waits for."""

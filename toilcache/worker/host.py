@@ -26,6 +26,7 @@ from toilcache.node.namespaces import pid_namespace
 from toilcache.worker import posix
 from toilcache.worker.chain import run_chain
 from toilcache.worker.context import WorkerContext
+from toilcache.worker.rehearsal import rehearse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from toilcache.worker.caller import Caller
+    from toilcache.job.description import JobDescription
     from toilcache.worker.source import WorkSource
 
     Shape: TypeAlias = Any  # only compared
@@ -103,6 +105,7 @@ class Host:
         name = get_process_name(dirs.names_base)
         self._note = dirs.host_note(name + ".note")
         self._context = WorkerContext(setup, self._source.record)
+        rehearse(self._context)
         self._kernel.adopt_orphans()
         posix.be_killed_first()
         gc.collect()
@@ -180,6 +183,7 @@ class Host:
         try:
             if not self._logs:
                 self._logs.append(posix.unlinked_file(self._jobs_dir))
+            desc = self._context.look(job_id, version)
             os.environ[protocol.JOB_MARKER] = f"{job_id}:{version}"
             pid = os.fork()
         except OSError as error:
@@ -188,16 +192,16 @@ class Host:
             return
         running = _Running(job_id, version, shape, self._logs.pop())
         if pid == 0:
-            self._become_job(running)
+            self._become_job(running, desc)
         self._running[pid] = running
 
-    def _become_job(self, running: _Running) -> None:
+    def _become_job(self, running: _Running, desc: JobDescription | None) -> None:
         """In the child: take a life of its own, run the chain, end without unwinding the host's frames."""
         status = 1
         try:
             try:
                 self._leave_the_host(running.log)
-                status = run_chain(self._context, running.job_id, running.version)
+                status = run_chain(self._context, running.job_id, running.version, desc)
             except BaseException:
                 sys.__excepthook__(*sys.exc_info())
             posix.flush(sys.stdout, sys.stderr)

@@ -1,0 +1,59 @@
+"""The rehearsal before a host's first fork: jobs have run, and nothing shows."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toilcache import vfs
+from toilcache.config import Config
+from toilcache.job_store.file_job_store import FileJobStore
+from toilcache.worker import rehearsal
+from toilcache.worker.context import WorkerContext
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> WorkerContext:
+    store = FileJobStore(str(tmp_path / "store"))
+    store.initialize(Config())
+    jobs = tmp_path / "the jobs"
+    jobs.mkdir()
+    setup = {"jobs_dir": str(jobs), "main": None, "sys_path": [], "locator": store.locator, "preload": True}
+    setup["node"] = ("workflow", str(tmp_path), str(tmp_path))
+    return WorkerContext(setup, lambda job_id, version: pytest.fail("somebody heard of the rehearsal"))
+
+
+def test_jobs_run_and_nothing_is_left(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+    real = rehearsal.run_chain
+
+    def watched(*arguments: Any) -> int:
+        ran.append(real(*arguments))
+        return ran[-1]
+
+    monkeypatch.setattr(rehearsal, "run_chain", watched)
+    before = os.getcwd(), dict(os.environ), sorted(os.listdir(context.store.locator.removeprefix("file:")))
+    rehearsal.rehearse(context)
+    assert ran
+    assert not any(ran)
+    assert os.listdir(context.jobs_dir) == []
+    after = os.getcwd(), dict(os.environ), sorted(os.listdir(context.store.locator.removeprefix("file:")))
+    assert after == before
+    assert list(context.store.jobs()) == []
+
+
+def test_a_full_disk_is_no_reason_not_to_begin(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(vfs, "link", full)
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("a rehearsal waits for nobody"))
+    rehearsal.rehearse(context)
+    monkeypatch.undo()
+    assert os.listdir(context.jobs_dir) == []
