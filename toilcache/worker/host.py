@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeAlias
 
-    from toilcache.worker.caller import Caller
     from toilcache.job.description import JobDescription
+    from toilcache.worker.caller import Caller
     from toilcache.worker.source import WorkSource
 
     Shape: TypeAlias = Any  # only compared
