@@ -252,7 +252,7 @@ class IllegalDeletionCacheError(CacheError, FileNotFoundError):
             f"cannot find {show(deletedFile)}: it was moved or removed behind the cache's back; "
             "put it back, and remove it with deleteLocalFile()"
         )
-        self.filename = str(deletedFile)
+        self.path = str(deletedFile)
 
 
 class CacheUnbalancedError(CacheError):

@@ -114,6 +114,7 @@ class Adopt(Operation):
                 fs.jobStore.read_file = lambda *arguments: os._exit(0)  # type: ignore[method-assign]
                 fs.readGlobalFile(self.file_id)
 
+        self.node.close()
         assert faults.in_child(faults.Plan(self.node.where / "dying"), die) == 0
 
     def work(self, fs: CachingFileStore) -> None:
@@ -143,6 +144,7 @@ def killed_at_each_step(
     for step in steps:
         operation = kind(node)
         plan = faults.Plan(node.where / f"trace-{step}", step, then)
+        node.close()
         status = faults.in_child(plan, operation)
         assert status == (-9 if plan.killed else 0)
         yield step, operation

@@ -1,13 +1,17 @@
-"""A node with a job store and a cache, for tests: jobs come and go, and are held against what must be true."""
+"""A node with a job store and a cache, for tests: jobs come and go, and what they leave is looked at."""
 
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from toilcache.cache import node_cache as node_cache_module
 from toilcache.cache.check import check
 from toilcache.cache.node_cache import NodeCache, node_cache, opened_cache
 from toilcache.config import Config
@@ -21,6 +25,9 @@ from toilcache.node.coordination import NodeDirs
 DISK = 1 << 20
 BIG = 100_000
 """Bytes of a file that is taken in by link."""
+
+
+CHANGES = ["append", "truncate", "overwrite", "touch"]
 
 
 class Node:
@@ -120,14 +127,80 @@ def write(name: str, data: bytes) -> str:
     return name
 
 
-def in_child(work: Callable[[], Any]) -> int:
-    """Do something in a forked child that ends without a farewell; return how it ended."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def spoil(path: str, change: str) -> None:
+    """Change a file in place."""
+    if change == "append":
+        with open(path, "ab") as file:
+            file.write(b"more")
+    elif change == "truncate":
+        os.truncate(path, 1)
+    elif change == "overwrite":
+        with open(path, "r+b") as file:
+            file.write(b"other")
+    else:
+        os.utime(path)
+
+
+def close_caches() -> None:
+    """Close all caches that this process has open: what it forks then may use them like any other process."""
+    for cache in list(node_cache_module._open.values()):
+        cache.close()
+
+
+class Child:
+    """A forked process that does something with a node and stops at points that it names."""
+
+    def __init__(self, work: Callable[[Child], Any]) -> None:
+        """Start it; it ends without a farewell, with status 0 if the work raised nothing."""
+        close_caches()
+        self._here, there = socket.socketpair()
+        self.pid = os.fork()
+        self._status: int | None = None
+        if self.pid == 0:
+            self._here.close()
+            self._here, status = there, 1
+            try:
+                work(self)
+                status = 0
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(status)
+        there.close()
+
+    def reach(self, point: str) -> None:
+        """In the child: say where it is, and wait to be sent on."""
+        self._here.sendall(f"{point}\n".encode())
+        assert self._here.recv(1) == b"!"
+
+    def note(self, text: str) -> None:
+        """In the child: say something, and go on."""
+        self._here.sendall(f"{text}\n".encode())
+
+    def hear(self) -> str:
+        """In the test: wait for the next word of the child."""
+        word = b""
+        while not word.endswith(b"\n"):
+            piece = self._here.recv(1)
+            assert piece, f"the child ended with status {self.end()}"
+            word += piece
+        return word.decode().rstrip("\n")
+
+    def go_on(self) -> None:
+        """In the test: send the child on from where it waits."""
+        self._here.sendall(b"!")
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it, and wait until the kernel has taken its locks away."""
+        self.signal(signal.SIGKILL)
+        assert self.end() == -signal.SIGKILL
+
+    def end(self) -> int:
+        """Wait for its end and return its status."""
+        if self._status is None:
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            self._here.close()
+        return self._status

@@ -36,7 +36,9 @@ def adopt_dead(cache: NodeCache) -> bool:
     for name in dead:
         _remove_orphans(cache, name)
         with cache.transaction() as con:
-            _take_over(con, name, owner)
+            written = _take_over(con, name, owner)
+        for row in written:
+            _look_at(cache, row)
     _finish_deletions(cache)
     while _clean_up_a_job(cache):
         continue
@@ -62,8 +64,12 @@ def _remove_orphans(cache: NodeCache, name: str) -> None:
     payloads.remove_directory_if_empty(directory)
 
 
-def _take_over(con: sqlite3.Connection, dead: str, owner: str) -> None:
-    """Turn a dead process's files into what the specification says, and leave its jobs without a worker."""
+def _take_over(con: sqlite3.Connection, dead: str, owner: str) -> list[rows.FileRow]:
+    """Turn a dead process's files into what the specification says, and leave its jobs without a worker.
+
+    Returns the rows of files that it was to upload: nobody will now, but jobs may hold them.
+    """
+    written = [row for state in (UPLOADABLE, UPLOADING) for row in rows.files_owned_by(con, dead, state)]
     con.execute(
         f"UPDATE files SET state = '{DELETING}', owner = ?, lock = NULL"
         f" WHERE owner = ? AND state IN ('{DOWNLOADING}', '{DELETING}')",
@@ -75,6 +81,15 @@ def _take_over(con: sqlite3.Connection, dead: str, owner: str) -> None:
         (dead,),
     )
     con.execute("UPDATE jobs SET worker = NULL WHERE worker = ?", (dead,))
+    return [row._replace(state=CACHED, owner=None) for row in written]
+
+
+def _look_at(cache: NodeCache, row: rows.FileRow) -> None:
+    """Drop a file that was changed before its writer died."""
+    try:
+        payloads.check(row)
+    except payloads.PayloadChanged as changed:
+        cache.drop_changed(changed)
 
 
 def _finish_deletions(cache: NodeCache) -> None:

@@ -5,7 +5,9 @@ process holds a kernel lock: the kernel wakes whoever waits for it at once and f
 own waiting is sleeping and trying again. A process that was stopped inside of a transaction keeps the others
 out no longer than SQLITE_TIMEOUT_SECS each; they then do without the cache.
 
-A connection is of one thread, and of one process: a forked child neither uses nor closes what it inherits.
+A connection is of one thread, and of one process. SQLite remembers in memory which files a process has open
+and locked, and a fork copies that memory but not the locks. So a child forked by a process with connections
+neither uses nor closes them, nor makes any of its own: CacheUnavailableError.
 """
 
 from __future__ import annotations
@@ -57,6 +59,8 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         import sqlite3
 
+        if _inherited:
+            raise CacheUnavailableError("cannot use the cache in a process that a job has forked")
         if not os.path.exists(self.path):
             raise CacheDamagedError(f"cannot find the cache's database {self.path!r}; it was removed")
         try:
@@ -124,7 +128,7 @@ class Database:
 
     def forget(self) -> None:
         """In a forked child: let go of what is the parent's, without closing it."""
-        _inherited.append(self._connections)
+        _inherited.extend(self._connections.values())
         self._connections = {}
         self.mutex = _thread.RLock()
 

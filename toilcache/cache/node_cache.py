@@ -40,6 +40,7 @@ class NodeCache:
         person wants to look at the directories of jobs that died.
         """
         self.dirs = dirs
+        self.closed = False
         self.keeps_dirs = keeps_dirs
         self._is_free = is_free
         self.generation = open_generation(dirs, self._properties)
@@ -195,6 +196,7 @@ class NodeCache:
         """Stop using the cache in this process."""
         if _open.get(self.dirs.cache) is self:
             del _open[self.dirs.cache]
+        self.closed = True
         self.generation.close()
 
 
@@ -213,6 +215,7 @@ def opened_cache(dirs: NodeDirs) -> NodeCache | None:
 
 def _forget_after_fork() -> None:
     for cache in _open.values():
+        cache.closed = True
         cache.generation.database.forget()
     _open.clear()
 

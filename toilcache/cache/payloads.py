@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from toilcache import vfs
 from toilcache.cache.rows import FileRow, Payload
-from toilcache.io import link_or_copy, random_name
+from toilcache.io import create_exclusive, link_or_copy, random_name
 
 SMALL = 64 * 1024
 _STALE_NS = 1_000_000_000
@@ -35,10 +35,11 @@ class PayloadChanged(Exception):
 
 def new_path(directory: str) -> str:
     """Make the directory of this process's payloads if need be; return a path in it, never used before."""
-    with suppress(FileExistsError):
-        vfs.mkdir(directory, 0o700)
-        vfs.chmod(directory, 0o711)
-    return os.path.join(directory, random_name(16))
+    if not os.path.isdir(directory):
+        with suppress(FileExistsError):
+            vfs.mkdir(directory, 0o700)
+            vfs.chmod(directory, 0o711)
+    return f"{directory}/{random_name(16)}"
 
 
 def remove(path: str) -> None:
@@ -62,9 +63,8 @@ def take_in(source: str, path: str, executable: bool, reflinks: bool) -> tuple[P
     status = os.stat(source)
     executable = executable or bool(status.st_mode & stat.S_IXUSR)
     mode = _mode(executable)
-    if status.st_size < SMALL:
-        link_or_copy(source, path, reflink=False, mode=mode)
-        return _settled(path), True
+    if status.st_size < SMALL and (size := _copy_small(source, path, mode)) is not None:
+        return Payload(path, size, _age(path), executable), True
     if reflinks:
         copied = link_or_copy(source, path, mode=mode) == "copy"
         return _settled(path), copied
@@ -73,6 +73,21 @@ def take_in(source: str, path: str, executable: bool, reflinks: bool) -> tuple[P
         return look(path), False
     link_or_copy(source, path, reflink=False, mode=mode)
     return _settled(path), True
+
+
+def _copy_small(source: str, path: str, mode: int) -> int | None:
+    """Copy a file in one go and return its size; None, and there is no copy, if it has grown meanwhile."""
+    descriptor = os.open(source, os.O_RDONLY)
+    try:
+        data = os.read(descriptor, SMALL)
+    finally:
+        os.close(descriptor)
+    if len(data) == SMALL:
+        return None
+    create_exclusive(path, data, mode)
+    if os.stat(path).st_mode & 0o777 != mode:  # whatever the umask
+        vfs.chmod(path, mode)
+    return len(data)
 
 
 def settle(path: str) -> Payload:
@@ -87,10 +102,15 @@ def settle(path: str) -> Payload:
 
 
 def _settled(path: str) -> Payload:
-    """Give the file a time that no later change can give it again, however coarse the clock is."""
-    before = time.time_ns() - _STALE_NS
-    vfs.utime(path, ns=(before, before))
+    _age(path)
     return look(path)
+
+
+def _age(path: str) -> int:
+    """Give the file a time that no later change can give it again, however coarse the clock is; return it."""
+    before = (time.time_ns() - _STALE_NS) // 1000 * 1000  # as fine as every file system keeps it
+    vfs.utime(path, ns=(before, before))
+    return before
 
 
 def _make_old(path: str) -> None:

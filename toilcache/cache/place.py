@@ -10,7 +10,6 @@ lock of an old generation exclusively removes it.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from contextlib import suppress
 
@@ -25,19 +24,13 @@ from toilcache.removal import robust_rmtree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Mapping
+    from types import TracebackType
 
     from toilcache.node.coordination import NodeDirs
 
 _CHECK_SECS = 300
-
-# Another process must see what was written here, and be seen: not every file system shares memory as WAL
-# needs.
-_OTHER = """
-import sqlite3, sys
-con = sqlite3.connect(sys.argv[1], timeout=10, isolation_level=None)
-con.execute("INSERT INTO probe SELECT n + 1 FROM probe")
-"""
 
 
 class Generation:
@@ -235,45 +228,85 @@ def _make(dirs: NodeDirs, after: int, properties: Callable[[str], Mapping[str, o
 
 def _make_database(path: str, properties: Mapping[str, object]) -> None:
     for mode in ("WAL", "TRUNCATE"):
-        con = vfs.connect(path, 10)
-        try:
-            con.execute(f"PRAGMA journal_mode = {mode}").fetchall()
-            if not _works_between_processes(path, con):
-                continue
-            con.execute("PRAGMA synchronous = OFF")
-            con.execute("BEGIN IMMEDIATE")
-            for statement in schema.statements():
-                con.execute(statement)
-            values = {"format": schema.FORMAT, "boot": boot_id(), "journal": mode, **properties}
-            con.executemany("INSERT INTO properties VALUES (?, ?)", values.items())
-            con.execute("COMMIT")
-            return
-        finally:
-            con.close()
+        with _OtherProcess(path) as other:
+            con = vfs.connect(path, 10)
+            try:
+                con.execute(f"PRAGMA journal_mode = {mode}").fetchall()
+                if not _works_between_processes(con, other):
+                    continue
+                con.execute("PRAGMA synchronous = OFF")
+                con.execute("BEGIN IMMEDIATE")
+                for statement in schema.statements():
+                    con.execute(statement)
+                values = {"format": schema.FORMAT, "boot": boot_id(), "journal": mode, **properties}
+                con.executemany("INSERT INTO properties VALUES (?, ?)", values.items())
+                con.execute("COMMIT")
+                return
+            finally:
+                con.close()
     raise CoordinationDirError(
         f"cannot keep the cache's database in {path!r}: two processes do not see each other's changes there; "
         "choose a --coordinationDir on a local file system"
     )
 
 
-def _works_between_processes(path: str, con: object) -> bool:
-    """Let another process add to a table while this one has it open, and look."""
+def _works_between_processes(con: sqlite3.Connection, other: _OtherProcess) -> bool:
+    """Look whether another process sees what this one writes, and this one what the other one adds."""
     import sqlite3
 
-    from toilcache.process import spawn
-
-    assert isinstance(con, sqlite3.Connection)
     try:
         con.execute("CREATE TABLE IF NOT EXISTS probe (n)")
-        con.execute("INSERT INTO probe SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM probe)")
-        before = con.execute("SELECT COUNT(*) FROM probe").fetchone()[0]
-        child = spawn([sys.executable, "-I", "-S", "-c", _OTHER, path])
-        _, status = os.waitpid(child, 0)
-        after = con.execute("SELECT COUNT(*) FROM probe").fetchone()[0]
+        con.execute("DELETE FROM probe")
+        con.execute("INSERT INTO probe VALUES (1)")
+        works = other.adds_a_row() and con.execute("SELECT n FROM probe").fetchall() == [(1,), (2,)]
         con.execute("DROP TABLE probe")
     except sqlite3.Error:
         return False
-    return status == 0 and bool(after == 2 * before)
+    return works
+
+
+class _OtherProcess:
+    """A process that adds a row to the probe when told to. It is forked before this one opens the database.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._told, self._tell = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            status = 1
+            try:
+                os.close(self._tell)
+                if os.read(self._told, 1):
+                    con = vfs.connect(path, 10)
+                    con.execute("INSERT INTO probe SELECT n + 1 FROM probe")
+                    status = 0
+            finally:
+                os._exit(status)
+
+    def adds_a_row(self) -> bool:
+        """Have it do so, and wait for its end."""
+        os.write(self._tell, b"!")
+        return self._end() == 0
+
+    def _end(self) -> int:
+        if not self._pid:
+            return 0
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = 0
+        return status
+
+    def __enter__(self) -> _OtherProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for descriptor in (self._told, self._tell):
+            os.close(descriptor)
+        self._end()
 
 
 def _remove_if_unused(dirs: NodeDirs, number: int) -> bool:

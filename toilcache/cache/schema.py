@@ -73,6 +73,7 @@ CREATE TRIGGER files_in AFTER INSERT ON files BEGIN
 END;
 CREATE TRIGGER files_out AFTER DELETE ON files BEGIN
     UPDATE properties SET value = value - OLD.size WHERE name = 'used';
+    UPDATE refs SET state = 'mutable' WHERE file_id = OLD.id AND state != 'mutable';
 END;
 CREATE TRIGGER files_resized AFTER UPDATE OF size ON files WHEN NEW.size != OLD.size BEGIN
     UPDATE properties SET value = value + NEW.size - OLD.size WHERE name = 'used';

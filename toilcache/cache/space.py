@@ -111,7 +111,9 @@ def shortage_for_file(
     covered = max(0, min(size, unused_requirement(con, holder))) if link else 0
     if covered == size:
         return 0
-    return size - covered + headroom(space) - available(space) - _overdrawn(con)
+    lacking = size - covered + headroom(space) - available(space)
+    # At most all links are beyond what their jobs asked for; only if that matters it is counted.
+    return lacking if lacking + space.links <= 0 else lacking - _overdrawn(con)
 
 
 def _overdrawn(con: sqlite3.Connection) -> int:

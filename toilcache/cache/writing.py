@@ -83,6 +83,18 @@ def _change(cache: NodeCache, uploads: Iterable[Upload], before: str, after: str
                 rows.change_state(con, upload.file_id, owner, before, after)
 
 
+def abandon(cache: NodeCache, uploads: Iterable[Upload]) -> None:
+    """Remove files whose job has failed before they were uploaded: nobody can know their ids."""
+    owner, doomed = cache.owner, []
+    with cache.transaction() as con:
+        for upload in uploads:
+            row = rows.find(con, upload.file_id)
+            if row is not None and row.state == UPLOADABLE and rows.begin_deleting(con, row, owner):
+                rows.unlink_holders(con, row.id)
+                doomed.append(row)
+    cache.remove(doomed)
+
+
 def check_unchanged(upload: Upload) -> None:
     """Raise ChangedFileError unless the payload is still what the job handed over."""
     try:

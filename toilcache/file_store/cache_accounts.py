@@ -54,7 +54,6 @@ class CacheAccounts(AbstractFileStore):
         self._pid = os.getpid()
         """The process that runs the job, once the store is open."""
         self._cache: NodeCache | None = None
-        self._cache_pid = 0
         self._holder: Holder | None = None
         self._warned = False
 
@@ -62,12 +61,11 @@ class CacheAccounts(AbstractFileStore):
 
     def _node(self) -> NodeCache:
         """Return this process's cache, opened at the first call; CacheUnavailableError if it cannot be."""
-        if self._cache is None or self._cache_pid != os.getpid():
+        if self._cache is None or self._cache.closed:
             from toilcache.cache.node_cache import node_cache
 
             keeps_dirs = not wants_cleaning(self.jobStore.config.cleanWorkDir, failed=True)
             self._cache = node_cache(self._dirs(), self.jobStore.gives_freely, keeps_dirs)
-            self._cache_pid = os.getpid()
         return self._cache
 
     def _dirs(self) -> NodeDirs:
@@ -83,14 +81,12 @@ class CacheAccounts(AbstractFileStore):
     def _place(self) -> tuple[NodeCache, Holder]:
         """Return the cache and this job's place in it, taken at the first call.
 
-        A forked child has no life of its own that a place could depend on: it uses that of its parent.
+        Only by the process that runs the job: a child that it forks has no life that a place could depend on.
         """
+        if os.getpid() != self._pid:
+            raise CacheUnavailableError("cannot use the cache in a process that a job has forked")
         cache = self._node()
         if self._holder is None:
-            if os.getpid() != self._pid:
-                raise CacheUnavailableError(
-                    "cannot use the cache: the process that runs the job has not begun to"
-                )
             from toilcache.cache.rows import Holder
 
             tempdir = self._check_open()

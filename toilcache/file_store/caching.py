@@ -68,6 +68,7 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
         """Serve one job, as the base class says."""
         super().__init__(jobStore, jobDesc, file_store_dir, waitForPreviousCommit)
         self._uploads: WriteBack | None = None
+        self._written: dict[str, Payload] = {}
         self._links: set[str] = set()
         self._has_committed = False
 
@@ -91,6 +92,8 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
         """Tidy up, then give up the place in the cache: while a row names the directory, it will go."""
         super()._close_scratch(path, failed=failed)
         self._links.clear()
+        if failed and self._uploads is not None:
+            self._without_cache(self._abandon_uploads)
         self._without_cache(self._leave)
 
     def writeGlobalFile(self, localFileName: str, cleanup: bool = False, executable: bool = False) -> FileID:
@@ -136,16 +139,12 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
             vfs.unlink(copy)
 
     def _upload_later(self, upload: Upload) -> None:
-        """Queue an upload; a forked child, whose threads end with it, does it at once."""
         if self._uploads is None:
             from toilcache.file_store.write_back import WriteBack
 
             self._uploads = WriteBack(self._upload)
-        if os.getpid() != self._pid:
-            for error in self._upload([upload]).values():
-                raise error
-            return
-        self._uploads.add(upload)
+        self._written[upload.file_id] = upload.payload
+        self._uploads.add(upload, upload.payload.size)
 
     def _upload(self, uploads: list[Upload]) -> dict[Upload, BaseException]:
         """Upload files and say which failed, and why. The cache's notes matter less than the files."""
@@ -166,6 +165,12 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
         with suppress(CacheUnavailableError, OSError):
             writing.end_uploads(cache, [one for one in uploads if one not in failed], failed)
         return failed
+
+    def _abandon_uploads(self) -> None:
+        from toilcache.cache.writing import abandon
+
+        if self._uploads is not None:
+            abandon(self._node(), self._uploads.abandon())
 
     def _finish_uploads(self) -> None:
         if self._uploads is not None and os.getpid() == self._pid:
@@ -199,6 +204,18 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
         self._remember(fileStoreID, path)
         self.logAccess(fileStoreID, path)
         return path
+
+    def _read_around(self, file_id: FileID | str, path: str, mutable: bool, symlink: bool) -> None:
+        """Fetch a file for this job alone; see the base class.
+
+        A child that the job has forked finds what the job has yet to upload where the cache keeps it.
+        """
+        payload = self._written.get(str(file_id))
+        if payload is None or os.getpid() == self._pid:
+            super()._read_around(file_id, path, mutable, symlink)
+        else:
+            mode = file_mode(mutable, is_inside(self.localTempDir, path))
+            link_or_copy(payload.path, path, mode=mode | (0o111 if payload.executable else 0))
 
     def _read_cached(
         self, file_id: FileID | str, path: str, add: bool, mutable: bool, link: bool, symlink: bool

@@ -44,5 +44,8 @@ def fresh_path(directory: str, suffix: str | None, prefix: str | None) -> str:
 
 def is_inside(directory: str, path: str) -> bool:
     """Say whether a path's last component really stands in the directory or below, symlinks followed."""
-    parent = os.path.realpath(os.path.dirname(path))
+    parent = os.path.dirname(path)
+    if parent == directory:  # the usual case, and no look at each part of the path
+        return True
+    parent = os.path.realpath(parent)
     return parent == directory or parent.startswith(directory.rstrip("/") + "/")

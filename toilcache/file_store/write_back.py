@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _THREADS = 3
 _BATCH = 16
+_COMPANY, _HEAVY = 16, 1 << 20
 
 
 class WriteBack:
@@ -28,11 +29,19 @@ class WriteBack:
         self._waiting: deque[Any] = deque()
         self._running: list[Any] = []
         self._failed: dict[Any, BaseException] = {}
+        self._weight = 0
 
-    def add(self, item: Any) -> None:
-        """Have an item done, sooner or later."""
+    def add(self, item: Any, weight: int) -> None:
+        """Have an item done, sooner or later. Light ones (bytes) wait for company: a thread has its price."""
         with self._guard:
             self._waiting.append(item)
+            self._weight += weight
+            if len(self._waiting) < _COMPANY and self._weight < _HEAVY:
+                return
+        self._start()
+
+    def _start(self) -> None:
+        with self._guard:
             if len(self._running) >= _THREADS:
                 return
             busy = _thread.allocate_lock()
@@ -42,7 +51,7 @@ class WriteBack:
             _thread.start_new_thread(self._run, (busy,))
         except RuntimeError:
             with self._guard:
-                self._running.remove(busy)
+                self._running.remove(busy)  # the one who waits will do the work
 
     def _run(self, busy: Any) -> None:
         try:
@@ -56,6 +65,7 @@ class WriteBack:
         with self._guard:
             share = max(1, min(_BATCH, len(self._waiting) // _THREADS))
             batch = [self._waiting.popleft() for _ in range(min(share, len(self._waiting)))]
+            self._weight = 0
             if not batch:
                 if busy is not None:
                     self._running.remove(busy)
@@ -71,6 +81,8 @@ class WriteBack:
 
     def finish(self) -> None:
         """Help until all is done; raise what went wrong with the first item, which is then tried again."""
+        for _ in range(min(_THREADS - 1, len(self._waiting) // 2)):
+            self._start()
         while self._do_a_batch():
             continue
         for busy in list(self._running):
@@ -82,7 +94,15 @@ class WriteBack:
         for error in failed.values():
             raise error
 
-    def pending(self) -> bool:
-        """Tell whether anything is left to do, or to do again."""
+    def abandon(self) -> list[Any]:
+        """Begin nothing more, wait for what is being done, and return what is left."""
         with self._guard:
-            return bool(self._waiting or self._running or self._failed)
+            left = [*self._waiting, *self._failed]
+            self._waiting.clear()
+        for busy in list(self._running):
+            with busy:
+                pass
+        with self._guard:
+            left += [item for item in self._failed if item not in left]
+            self._failed.clear()
+        return left

@@ -1,0 +1,184 @@
+"""Nobody can harm the job store, an original, or another job through what the cache hands out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.cache_nodes import BIG, CHANGES, Node, commit, node_in, spoil, write
+from toilcache.errors import ChangedFileError
+from toilcache.job.job import Job
+
+NOBODY = 65534
+DATA = b"x" * BIG
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """A node whose file system can make hard links only, and whose jobs may write to any file."""
+    with node_in(tmp_path / "node") as made:
+        made.cache.reflinks = False
+        yield made
+
+
+def version(node: Node, fs: object) -> int:
+    return node.store.load_job(str(fs.jobDesc.jobStoreID)).version  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_who_held_a_payload_that_was_changed_is_run_again(node: Node, change: str) -> None:
+    file_id = node.uploaded(DATA)
+    vandal, victim, later = (node.file_store(name) for name in ("vandal", "victim", "later"))
+
+    def vandalise() -> None:
+        with vandal.open(Job()):
+            spoil_as_root(vandal.readGlobalFile(file_id), change)
+            commit(vandal)
+
+    def run() -> None:
+        with victim.open(Job()):
+            victim.readGlobalFile(file_id)
+            with pytest.raises(ChangedFileError, match="vandal"):
+                vandalise()
+            with later.open(Job()):
+                assert Path(later.readGlobalFile(file_id)).read_bytes() == DATA
+                commit(later)
+            with pytest.raises(ChangedFileError, match="victim"):
+                commit(victim)
+
+    with pytest.raises(ChangedFileError, match="victim"):
+        run()
+    assert [version(node, fs) for fs in (vandal, victim, later)] == [1, 1, 2]
+    assert node.stored(file_id) == DATA
+
+
+def spoil_as_root(path: str, change: str) -> None:
+    """Change a file that is read-only, as a process may that is root."""
+    mode = os.stat(path).st_mode
+    os.chmod(path, 0o644)
+    spoil(path, change)
+    os.chmod(path, mode)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_noticed_by_the_next_reader_too(node: Node, change: str) -> None:
+    """Nobody held the payload when it was changed: it is fetched again and nobody is run again."""
+    file_id = node.uploaded(DATA)
+    with node.job() as fs:
+        fs.readGlobalFile(file_id)
+    [payload] = node.payloads()
+    spoil_as_root(str(payload), change)
+    with node.job() as fs:
+        assert Path(fs.readGlobalFile(file_id)).read_bytes() == DATA
+        with fs.readGlobalFileStream(file_id) as stream:
+            assert stream.read() == DATA
+        commit(fs)
+    assert not payload.exists()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_stream_never_gives_changed_bytes(node: Node, change: str) -> None:
+    file_id = node.uploaded(DATA)
+    with node.job() as fs:
+        fs.readGlobalFile(file_id)
+    [payload] = node.payloads()
+    spoil_as_root(str(payload), change)
+    with node.job() as fs, fs.readGlobalFileStream(file_id) as stream:
+        assert stream.read() == DATA
+
+
+@pytest.mark.parametrize("mutable", [False, True])
+def test_a_payload_that_vanished_is_fetched_again(node: Node, mutable: bool) -> None:
+    file_id = node.uploaded(DATA)
+    with node.job() as holder:
+        held = holder.readGlobalFile(file_id)
+        [payload] = node.payloads()
+        payload.unlink()
+        with node.job() as fs:
+            assert Path(fs.readGlobalFile(file_id, mutable=mutable)).read_bytes() == DATA
+            commit(fs)
+        assert Path(held).read_bytes() == DATA
+        commit(holder)
+
+
+def test_all_payloads_vanish(node: Node) -> None:
+    ids = [node.uploaded(os.urandom(10)) for _ in range(5)]
+    for _ in range(2):
+        with node.job() as fs:
+            assert [Path(fs.readGlobalFile(one)).read_bytes() for one in ids] == [*map(node.stored, ids)]
+        for payload in node.payloads():
+            payload.unlink()
+    with node.job() as fs:
+        for one in ids:
+            fs.readGlobalFile(one)
+
+
+def test_who_changes_its_own_file_after_the_upload_harms_nobody(node: Node) -> None:
+    with node.job() as fs:
+        file_id = fs.writeGlobalFile(write("mine", DATA))
+        fs.startCommit()
+        fs.waitForCommit()
+        spoil("mine", "append")
+        with node.job() as reader:
+            assert Path(reader.readGlobalFile(file_id)).read_bytes() == DATA
+        commit(fs)
+    assert node.stored(file_id) == DATA
+
+
+def test_a_copy_of_a_small_file_leaves_its_writer_free(node: Node) -> None:
+    with node.job() as fs:
+        file_id = fs.writeGlobalFile(write("mine", b"small"))
+        Path("mine").write_bytes(b"changed at once")
+        commit(fs)
+    assert node.stored(file_id) == b"small"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+@pytest.mark.parametrize("change", CHANGES)
+def test_without_privileges_a_payload_cannot_be_changed(change: str) -> None:
+    home = Path("/tmp", f"toilcache-test-{os.getpid()}-{change}")
+    home.mkdir()
+    os.chown(home, NOBODY, NOBODY)
+    before = os.getcwd()
+    os.seteuid(NOBODY)
+    try:
+        os.chdir("/")
+        with node_in(home / "node") as node:
+            file_id = node.uploaded(DATA)
+            with node.job() as fs:
+                path = fs.readGlobalFile(file_id)
+                if change != "touch":
+                    with pytest.raises(PermissionError):
+                        spoil(path, change)
+                commit(fs)
+            assert node.stored(file_id) == DATA
+    finally:
+        os.seteuid(0)
+        os.chdir(before)
+        os.system(f"rm -rf '{home}'")
+
+
+def test_an_original_is_never_in_a_jobs_hands(node: Node) -> None:
+    original = node.where / "original"
+    original.write_bytes(DATA)
+    file_id = node.store.import_file(f"file:{original}", symlink=True)
+    assert file_id is not None
+    with node.job() as fs:
+        for symlink in (False, True):
+            path = fs.readGlobalFile(file_id, symlink=symlink)
+            assert not os.path.samefile(path, original)
+        for payload in node.payloads():
+            assert not payload.samefile(original)
+    assert (original.stat().st_nlink, original.read_bytes()) == (1, DATA)
+
+
+def test_the_job_store_is_never_in_the_hands_of_who_could_write_it(node: Node) -> None:
+    """The payload is a file of its own, also where the job store is on the same file system."""
+    file_id = node.uploaded(DATA)
+    with node.job() as fs:
+        path = fs.readGlobalFile(file_id)
+        stored = [one for one in (node.where / "store").rglob("*") if one.is_file() and one.samefile(path)]
+        assert stored == [] or os.geteuid() != 0
