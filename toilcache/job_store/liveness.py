@@ -16,6 +16,7 @@ from toilcache.units import format_duration
 
 SILENT_SECONDS = 3 * 24 * 3600.0
 """A leader that has not been heard of for so long will not come back; a restart makes anew what it needs."""
+_MISSING = (FileNotFoundError, NotADirectoryError)
 
 
 class Verdict:
@@ -67,7 +68,7 @@ def closing(locator: str, run: int) -> str:
     store = FileJobStore(locator)
     try:
         return store.closing(run)
-    except FileNotFoundError:
+    except _MISSING:
         return "" if _stands(store.path) else "gone"
 
 
@@ -83,7 +84,7 @@ def _judge_store(store: FileJobStore, fs_type: str, silence: float) -> Verdict:
         if store.is_ended() or store.closing(run):
             return Verdict(True, "it has ended", run)
         age = time.time() - (store.last_beat() or 0.0)
-    except FileNotFoundError:
+    except _MISSING:
         return Verdict(True, "its job store is gone")  # something else stands there, or is about to go
     age = max(0.0, min(age, silence))
     if age >= SILENT_SECONDS:
@@ -95,7 +96,7 @@ def _stands(path: str) -> bool:
     """Tell whether there is something; an OSError is no answer, unlike with `os.path.lexists`."""
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except _MISSING:
         return False
     return True
 

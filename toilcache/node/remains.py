@@ -132,7 +132,7 @@ class Remains:
     def are_used(self) -> bool:
         """Tell whether somebody uses them in this moment."""
         with ExitStack() as stack:
-            return not self._lock(stack, remove=False)
+            return self._lock(stack, only_existing=True) is None
 
     def remove(self, run: int | None = None) -> str:
         """Remove them, after calling what jobs have deferred; return "", or why they have to stay.
@@ -140,32 +140,34 @@ class Remains:
         They stay while somebody uses them, and if a later run of the leader than `run` has used them.
         """
         with ExitStack() as stack:
-            if not self._lock(stack, remove=True):
+            locks = self._lock(stack)
+            if locks is None:
                 return IN_USE
             if run is not None and any(_latest_run(path) > run for path in self.paths):
                 return LATER_RUN
+            for lock in locks:
+                stack.callback(lock.unlink)
             for path in self.paths:
                 call_left_behind(os.path.join(path, DEFERRED))
             for path in self.paths:
                 _remove(path)
         return ""
 
-    def _lock(self, stack: ExitStack, *, remove: bool) -> bool:
-        """Lock them against their users until the stack is closed, without waiting; False if there are any.
-
-        With `remove` the lock file goes too.
-        """
+    def _lock(self, stack: ExitStack, *, only_existing: bool = False) -> list[LockFile] | None:
+        """Lock them against their users until the stack is closed, without waiting; None if there are any."""
+        locks = []
         for base in dict.fromkeys(map(os.path.dirname, self.paths)):
             path = lock_path_of(base, self._tag)
-            if is_network_type(file_system_type(base)) or not (remove or os.path.lexists(path)):
+            exists = os.path.lexists(path)
+            if is_network_type(file_system_type(base)) or (only_existing and not exists):
                 continue  # no workflow has its lock there
             lock = acquire(path, shared=False, wait=False)
             if lock is None:
-                return False
-            stack.enter_context(lock)
-            if remove:
+                return None
+            locks.append(stack.enter_context(lock))
+            if not exists:
                 stack.callback(lock.unlink)
-        return all(_is_unused(path, stack) for path in self.paths)
+        return locks if all(_is_unused(path, stack) for path in self.paths) else None
 
     def _paths_in(self, bases: list[str]) -> list[str]:
         # A directory that others may only pass through still holds what we know by name.
