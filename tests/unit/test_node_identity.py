@@ -16,6 +16,7 @@ from toilcache.node.identity import (
     living_process_names,
     process_name_exists,
     release_process_name,
+    remove_some_dead_names,
 )
 from toilcache.node.locks import LockFile
 
@@ -245,3 +246,17 @@ def test_two_who_ask_at_once_do_not_take_each_other_for_the_owner(base: str) -> 
     with open(os.path.join(base, "names", dead), "w") as asker:
         fcntl.flock(asker, fcntl.LOCK_SH)
         assert not process_name_exists(base, dead)
+
+
+def test_names_of_the_dead_do_not_pile_up(tmp_path: Path) -> None:
+    mine = get_process_name(str(tmp_path))
+    names = tmp_path / "names"
+    for number in range(30):
+        (names / f"{number:016x}").touch()
+    for _ in range(8):
+        remove_some_dead_names(str(tmp_path), most=8)
+    assert len(os.listdir(names)) <= 31 - 8
+    for _ in range(100):
+        remove_some_dead_names(str(tmp_path), most=8)
+    assert os.listdir(names) == [mine]
+    remove_some_dead_names(str(tmp_path / "nowhere"))

@@ -102,7 +102,7 @@ def _as_row(file_id: str, payload: Payload) -> FileRow:
     return rows.FileRow(file_id, payload.path, payload.size, "cached", None, *payload[2:], None)
 
 
-def wait_for(cache: NodeCache, row: FileRow, stall_secs: float = STALL_SECS) -> bool:
+def wait_for(cache: NodeCache, row: FileRow) -> bool:
     """Wait until somebody's download has ended, one way or the other; False if it makes no progress.
 
     A download whose process died is taken away, so that who asked first begins anew.
@@ -110,7 +110,7 @@ def wait_for(cache: NodeCache, row: FileRow, stall_secs: float = STALL_SECS) -> 
     assert row.lock is not None
     path = cache.generation.lock_path(row.lock)
     try:
-        over = _has_ended(path, os.path.dirname(row.path), stall_secs)
+        over = _has_ended(path, os.path.dirname(row.path), STALL_SECS)
     except FileNotFoundError:
         over = True
     if over:

@@ -14,7 +14,7 @@ from toilcache.cache import space as spaces
 from toilcache.cache.place import Generation, open_generation
 from toilcache.cache.schema import CACHED, UPLOADABLE, UPLOADING
 from toilcache.errors import CacheUnbalancedError, ChangedFileError
-from toilcache.node.identity import get_process_name
+from toilcache.node.identity import get_process_name, remove_some_dead_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class NodeCache:
         self.reflinks = bool(rows.get_property(con, "reflinks"))
         self.is_free = bool(rows.get_property(con, "free"))
         self.adopt_dead()
+        remove_some_dead_names(self.dirs.names_base)
 
     def _properties(self, directory: str) -> dict[str, Any]:
         return spaces.first_properties(directory, self._is_free(directory), payloads.has_reflinks(directory))

@@ -98,6 +98,20 @@ def living_process_names(base_dir: str) -> list[str]:
     return sorted(entry for entry in entries if process_name_exists(base_dir, entry))
 
 
+def remove_some_dead_names(base_dir: str, most: int = 8) -> None:
+    """Look at a few of the names, and remove those whose process died without anybody asking after it.
+
+    Whoever takes a name and calls this keeps the directory from filling up, at a price that does not grow.
+    """
+    try:
+        entries = os.listdir(os.path.join(base_dir, _NAMES))
+    except FileNotFoundError:
+        return
+    first = int.from_bytes(os.urandom(2), "big") % max(1, len(entries))
+    for entry in (entries[first:] + entries[:first])[:most]:
+        _is_locked_else_remove(_name_path(base_dir, entry))
+
+
 def release_process_name(base_dir: str) -> None:
     """Give up this process's name in `base_dir`, if it has one, and leave no file behind."""
     with _naming:
