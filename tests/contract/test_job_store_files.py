@@ -330,6 +330,29 @@ def test_what_given_up_attempts_wrote_is_discarded(bench: Bench) -> None:
     assert bench.store.job_exists(job_id)
 
 
+def test_an_attempt_that_was_discarded_uploads_nothing_more_even_when_its_job_is_gone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = str(bench.job().jobStoreID)
+    zombies = {attempt: bench.another(resume=True) for attempt in (1, 2, 3)}
+    for attempt, zombie in zombies.items():
+        zombie.begin_attempt(job_id, attempt)
+    zombies[1].write_file(bench.local(), job_id)
+    before = sorted(bench.store._backend.names("kept"))
+    for _ in range(2):
+        bench.store.discard_attempts(job_id, keep=3)
+    stays = zombies[3].write_file(bench.local(), job_id)
+    bench.store.delete_job(job_id)
+    for attempt in (1, 2):  # each has looked for its job a moment ago, as far as it knows
+        monkeypatch.setattr(zombies[attempt]._backend, "has", lambda key: True)
+        with pytest.raises(NoSuchJobException):
+            zombies[attempt].write_file(bench.local(), job_id)
+        with pytest.raises(NoSuchJobException), zombies[attempt].write_file_stream(job_id):
+            pass
+    assert bench.read(stays) == b"content"
+    assert sorted(bench.store._backend.names("kept")) == before
+
+
 def test_the_inline_body_can_be_read_by_its_name(bench: Bench) -> None:
     job = bench.job(body=b"the body")
     name, _ = job.get_body()

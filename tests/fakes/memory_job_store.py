@@ -60,6 +60,8 @@ class MemoryBackend(Backend):
 
     def _check_scope(self, key: str) -> None:
         parts = key.split("/")
+        if any("/".join(parts[:count]) in self.entries for count in range(1, len(parts))):
+            raise NotADirectoryError(20, "Not a directory", key)
         if parts[0] == layout.JOBS and "/".join(parts[:3]) not in self.scopes:
             raise FileNotFoundError(key)
 

@@ -250,7 +250,10 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC)
 
     @abstractmethod
     def discard_attempts(self, job_id: str, keep: int | None) -> None:
-        """Remove what attempts of a job other than `keep` uploaded; files of no attempt stay."""
+        """Remove what attempts of a job other than `keep` uploaded; files of no attempt stay.
+
+        Those before `keep` can upload nothing more that outlives the job.
+        """
 
     # Files
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager, suppress
-from errno import ESTALE
+from errno import ENOTDIR, ESTALE
 
 from toilcache.errors import NoSuchFileException, NoSuchJobException
 from toilcache.job_store import layout, originals, urls
@@ -243,6 +243,20 @@ class Files(StoreCore):
         self._may_write(job_id)
         if layout.is_job_id(job_id):
             self._discard(job_id, set() if keep is None else {keep})
+            self._close_attempts(job_id, range(1, keep or 0))
+
+    def _close_attempts(self, job_id: str, attempts: range) -> None:
+        """Put a file in the place of each attempt's directory of files that outlive the job.
+
+        So an attempt that still lives finds no room for them, also when the job is gone and nobody looks.
+        """
+        if attempts and not self._backend.has(layout.kept_files(job_id)):
+            self._backend.make_scope(layout.kept_files(job_id))
+        for attempt in attempts:
+            key = layout.kept_files(job_id, attempt)
+            if not self._backend.put_if_absent(key, b"", fresh=True):
+                self._backend.drop_scope(key)  # made just now, or closed before
+                self._backend.put_if_absent(key, b"", fresh=True)
 
     def _discard(self, job_id: str, keep: set[int]) -> None:
         own = self._names(layout.job_scope(job_id))
@@ -301,8 +315,8 @@ class Files(StoreCore):
         try:
             yield
         except OSError as error:
-            # A directory that another client has removed is stale on NFS.
-            missing = isinstance(error, FileNotFoundError) or error.errno == ESTALE
+            # What another client has removed is stale on NFS; an attempt that was given up finds a file.
+            missing = isinstance(error, FileNotFoundError) or error.errno in (ESTALE, ENOTDIR)
             if missing and file_id is not None:
                 raise NoSuchFileException(file_id) from error
             if missing and place.job_id is not None:
