@@ -37,8 +37,9 @@ _NOT_FOUND = (126, 127)
 
 # Words that every Python 3 understands, so that one too old can be told by its number.
 _START = (
-    "import sys; kit, directory = sys.argv[1:]; old = sys.version_info < (3, 10); "
+    "import os, sys; kit, directory = sys.argv[1:]; old = sys.version_info < (3, 10); "
     "old and sys.exit('its Python is %d.%d, and jobs need 3.10 or later' % sys.version_info[:2]); "
+    f"os.path.isdir(kit + '/{FIRST}') or sys.exit('the work directory is not in it; bind ' + kit); "
     f"sys.path[:1] = [kit + '/{FIRST}']; sys.path.append(kit + '/{LAST}'); "
     "from toilcache.worker.__main__ import main; sys.exit(main([directory]))"
 )

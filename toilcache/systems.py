@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from toilcache.batch.container_plan import RUN_LABEL, WORKFLOW_LABEL, HostContainer
+from toilcache.batch.container_plan import RUN_LABEL, STORE_LABEL, WORKFLOW_LABEL, HostContainer
 from toilcache.batch.host_process import HOST_VARIABLES
 from toilcache.batch.local import LocalAdapter
 from toilcache.batch.model import BatchAdapter
@@ -67,14 +67,19 @@ def _host_container(
         return None
     main = setup["main"]
     scripts = {*setup["sys_path"], *([main[0]] if main is not None and not main[2] else [])}
+    stores = (store.path,) if isinstance(store, FileJobStore) else ()
     return HostContainer(
         engine=config.containerEngine,
         image_cache=config.imageCache,
         image=config.container,
-        stores=(store.path,) if isinstance(store, FileJobStore) else (),
+        stores=stores,
         node=setup["node"],
         scripts=tuple(sorted(scripts)),
-        labels={WORKFLOW_LABEL: str(config.workflowID), RUN_LABEL: str(run)},
+        labels={
+            WORKFLOW_LABEL: str(config.workflowID),
+            RUN_LABEL: str(run),
+            STORE_LABEL: next(iter(stores), store.locator),
+        },
         variables=HOST_VARIABLES,
     )
 
