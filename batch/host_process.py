@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -100,8 +101,9 @@ class HostProcess:
 
     Its end is told by ``pidfd``, not by the end of the socket: what a job leaves behind may hold that open.
     ``running`` are the attempts that hold room, ``queued`` those the host starts by itself in the place of
-    one of the same shape that ends, in this order. ``silent`` after the last message. ``marker`` is an entry
-    in the environment of all that descends from this host and no other.
+    one of the same shape that ends, in this order. ``asked``: since when (monotonic clock) it has been asked
+    to end which attempts. ``silent`` after the last message. ``marker`` is an entry in the environment of all
+    that descends from this host and no other.
 
     :raises OSError: no sockets or no log can be made, or the process cannot be watched.
     :raises ProcessError: the process cannot be started.
@@ -127,6 +129,7 @@ class HostProcess:
     def _forget_everything(self) -> None:
         self.running: dict[str, JobRequest] = {}
         self.queued: deque[JobRequest] = deque()
+        self.asked: dict[str, float] = {}
         self.broken: str | None = None
         self.silent = False
         self._outbox: deque[tuple[Any, ...]] = deque()
@@ -149,7 +152,9 @@ class HostProcess:
         """Have the host kill or forget this job; False if it has none of that id."""
         for request in (self.running.get(job_id), *self.queued):
             if request is not None and request.job_id == job_id:
-                self._send(protocol.CANCEL, job_id, request.version)
+                if job_id not in self.asked:
+                    self.asked[job_id] = time.monotonic()
+                    self._send(protocol.CANCEL, job_id, request.version)
                 return True
         return False
 
@@ -160,6 +165,7 @@ class HostProcess:
         was still under way to it, it is told to start that; and if it has itself started one that it was
         told to, the next queued one has the room.
         """
+        self.asked.pop(job_id, None)
         request = self.running.pop(job_id, None)
         if request is None:
             return None, None
@@ -187,6 +193,10 @@ class HostProcess:
     def stop(self) -> None:
         """Ask the host to kill what it runs and to end."""
         self._send(protocol.STOP)
+
+    def kill(self) -> None:
+        """Kill the host, which takes its jobs along; `pidfd` tells when it has ended."""
+        os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Wait for the process, which has been told to end or was seen to have ended, and let go of it."""

@@ -38,6 +38,8 @@ QUEUE_AHEAD = 16
 """So many attempts a host may hold ready, so that it need not ask the leader when a job ends."""
 
 STOP_SECONDS = 5.0
+CANCEL_SECONDS = 20.0
+"""So long a host may take to end an attempt that it was asked to end; a host that is stopped never does."""
 
 Kind = tuple[int, str | None]
 """What distinguishes hosts: the number of threads that libraries in them may use, and the image."""
@@ -82,6 +84,7 @@ class LocalAdapter:
         self._poll = select.poll()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._wake_reader, select.POLLIN)
+        self._dirs = NodeDirs(*setup["node"])
         self._orphans = Orphans(setup["notes_dir"], setup["names_base"], workflow_id, run)
         self._oom_kills = oom_kills()
         self._closed = False
@@ -160,7 +163,21 @@ class LocalAdapter:
             self._ready.append(Ended(job_id, version, reason, detail, 0, b""))
         self._dispatch()
 
+    def _end_the_deaf(self, timeout: float | None) -> float | None:
+        """Kill hosts that do not end what they were asked to end; returns how long to wait for the next."""
+        now = time.monotonic()
+        for host in self._hosts.values():
+            if not host.asked:
+                continue
+            left = min(host.asked.values()) + CANCEL_SECONDS - now
+            if left <= 0:
+                host.kill()
+            else:
+                timeout = left if timeout is None else min(timeout, left)
+        return timeout
+
     def _wait(self, timeout: float | None) -> None:
+        timeout = self._end_the_deaf(timeout)
         milliseconds = None if timeout is None else math.ceil(max(0.0, timeout) * 1000)
         for host in self._hosts.values():
             if not host.silent:
@@ -270,9 +287,18 @@ class LocalAdapter:
             self._began.pop(request.job_id, None)
             if lent is None:
                 self._pool.give(request.shape)
-            self._ready.append(Ended(request.job_id, request.version, reason, detail, 0, b""))
+            asked = explain(protocol.CANCELLED) if request.job_id in host.asked else None
+            self._ready.append(Ended(request.job_id, request.version, *(asked or (reason, detail)), 0, b""))
         for request in host.queued:
             self._pending.add(request)
+        if any(os.path.lexists(self._dirs.call_file(_attempt(one))) for one in host.running.values()):
+            self._follow(next(iter(host.running.values())))
+
+    def _follow(self, request: JobRequest) -> None:
+        """Start a host like the one that ran this: it first calls what the dead one's jobs have deferred."""
+        if not self._closed:
+            with suppress(OSError, ProcessError):  # then the next host that is needed does, or the clean-up
+                self._host_for(request._replace(accelerators=0))
 
     def _dispatch(self) -> None:
         """Start what there is room for, then give each host a few of the same shape to hold ready."""
@@ -326,7 +352,8 @@ class LocalAdapter:
         log_path = os.path.join(self._setup["notes_dir"], f"host-{os.urandom(6).hex()}.log")
         program = host_program(self._container, image, devices)
         self._boxed = self._boxed or is_boxed(program)
-        host = HostProcess(program, environment, self._setup, log_path)
+        setup = self._setup | {"image": image or (self._container and self._container.image)}
+        host = HostProcess(program, environment, setup, log_path)
         self._hosts[host.fileno()] = host
         self._by_pidfd[host.pidfd] = host
         self._poll.register(host.fileno(), select.POLLIN)

@@ -13,6 +13,7 @@ import pytest
 from tests.contract import adapter_jobs
 from tests.contract.adapter_bench import SLOTS, LocalBench, alive_with, bury
 from toilcache.batch import host_process
+from toilcache.batch import local as local_module
 from toilcache.errors import ProcessError
 from toilcache.job.exit_reason import BatchJobExitReason as Reason
 
@@ -84,6 +85,26 @@ def test_adopted_attempts_can_be_cancelled(local: LocalBench) -> None:
     local.end_of(other)
     assert local.has_run(other)
     bury(dead)
+
+
+def test_a_stopped_host_is_killed_when_it_does_not_end_what_it_was_asked_to_end(
+    local: LocalBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the leader would wait for ever for the end of an attempt that it wants to give up."""
+    monkeypatch.setattr(local_module, "CANCEL_SECONDS", 0.2)
+    victim, other = local.waiting(), local.waiting()
+    local.adapter.submit([victim, other])
+    local.await_running(2)
+    (host,) = local.hosts()
+    os.kill(host, signal.SIGSTOP)
+    for _ in range(3):
+        local.adapter.cancel([victim.job_id])
+    ends = {end.job_id: end.reason for end in local.end_of(victim, other)}
+    assert ends == {victim.job_id: Reason.KILLED, other.job_id: Reason.LOST}
+    assert local.processes() == []
+    following = local.quick(cores=SLOTS)
+    local.adapter.submit([following])
+    assert [end.reason for end in local.end_of(following)] == [Reason.FINISHED]
 
 
 def test_programs_of_an_adopted_attempt_do_not_outlive_its_killed_host(local: LocalBench) -> None:
