@@ -184,3 +184,18 @@ def test_a_lock_file_that_cannot_be_removed_hides_no_result(tmp_path: Path) -> N
     assert len(list(run.place.coordination.glob("toilcache-leader-*.lock"))) == 1
     run.restart().check_result(matrix_workflow.EXPECTED)
     run.check_end()
+
+
+@pytest.mark.parametrize("name", ["pid.log", "leader_node_id.log", "rootJobStoreID", "config.pickle"])
+def test_a_store_that_refuses_a_note_is_told_in_one_line(tmp_path: Path, name: str) -> None:
+    counting = Run(tmp_path / "count")
+    plan = Plan(tmp_path / "trace", 0, ENOSPC, LEADER, under=counting.place.store / "shared")
+    counting.start(**plan.environment())
+    number = [os.path.basename(step.path) for step in plan.steps()].index(name)
+    run = Run(tmp_path / "run")
+    again = Plan(tmp_path / "again", number, ENOSPC, LEADER, under=run.place.store / "shared")
+    finished = run.start(**again.environment())
+    assert again.steps()[-1].call == "stream.write"
+    finished.check_refused("cannot use job store", "No space left", "free some space")
+    run.go_on().check_result(matrix_workflow.EXPECTED)
+    run.check_end()

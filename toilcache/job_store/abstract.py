@@ -19,7 +19,7 @@ from toilcache.errors import (
     NoSuchJobStoreException,
     ToilcacheError,
 )
-from toilcache.job_store.leader_notes import LeaderNotes
+from toilcache.job_store.leader_notes import LeaderNotes, write_shared
 from toilcache.job_store.leader_verbs import LeaderVerbs
 from toilcache.job_store.twins import DeprecatedNames
 from toilcache.job_store.url_verbs import UrlVerbs
@@ -78,8 +78,7 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC)
         """Persist the configuration so that other processes can `resume` with it (line 710)."""
         import pickle
 
-        with self.write_shared_file_stream(self.configFileName) as stream:
-            stream.write(pickle.dumps(self.config, 5))
+        write_shared(self, self.configFileName, pickle.dumps(self.config, 5))
 
     def resume(self) -> None:
         """Connect to an existing store and load its configuration (line 714).
@@ -157,8 +156,7 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC)
 
     def set_root_job(self, job_id: str) -> None:
         """Make a job the root of the workflow (line 733)."""
-        with self.write_shared_file_stream(self.rootJobStoreIDFileName) as stream:
-            stream.write(str(job_id).encode())
+        write_shared(self, self.rootJobStoreIDFileName, str(job_id).encode())
 
     def root_job_id(self) -> str:
         """Return the id of the root; JobException if none was set."""
