@@ -58,7 +58,7 @@ class ImageCache:
             if error.errno in NO_LOCKS:
                 why = "its file system has no kernel locks"
             else:
-                why = error.strerror or str(error)
+                why = (error.strerror or str(error)).lower()
             raise ContainerImageError(
                 f"cannot use the image cache {show(self.directory)}: {why}; "
                 f"set --imageCache or {DIRECTORY_VARIABLE} to another directory"

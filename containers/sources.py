@@ -114,17 +114,8 @@ class _Daemon(Source):
 def source_of(reference: str) -> Source:
     """Read how a person names an image.
 
-    :raises ContainerImageError: it is no name of an image, or names a file that is not there.
+    :raises ContainerImageError: it is no name of an image.
     """
-    if (
-        not reference
-        or reference.startswith("-")
-        or not reference.isprintable()
-        or " " in reference.strip("/")
-    ):
-        if not os.path.exists(reference.removeprefix("file://")):
-            raise ContainerImageError(f"cannot use {reference!r} as an image: it is no name and no file")
-        return _File(reference)
     kinds = {"docker://": _Registry, "docker-archive:": _Archive, "docker-daemon:": _Daemon, "file://": _File}
     for prefix, kind in kinds.items():
         if reference.startswith(prefix):
