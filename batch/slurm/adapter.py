@@ -21,7 +21,7 @@ from toilcache.batch.slurm import commands
 from toilcache.batch.slurm.cleaning import clean_nodes
 from toilcache.batch.slurm.client import SlurmClient, SlurmError
 from toilcache.batch.slurm.commands import Needs, Placement
-from toilcache.batch.slurm.evidence import LOOK_SECONDS
+from toilcache.batch.slurm.evidence import LOOK_SECONDS, Look
 from toilcache.batch.slurm.fleet import FAILED_STARTS, Fleet
 from toilcache.batch.slurm.hosts import Hosts, end_of
 from toilcache.batch.slurm.partitions import choose_partition, what_is_lacking
@@ -87,6 +87,7 @@ class SlurmAdapter:
         self._next_submit = 0.0
         self._last_look = -LOOK_SECONDS
         self._look_wanted = False
+        self._lost: dict[str, tuple[str, int]] = {}
         self._absent = False
         self._avoid: set[str] = set()
         self._pause = SHORTEST_PAUSE
@@ -269,7 +270,20 @@ class SlurmAdapter:
         self._absent = not self._absent and any(
             host.began and host.sighting.task not in look.tasks for host in self._hosts.all.values()
         )
+        self._find_lost_submissions(look, now)
         self._fleet.see(look, self._hosts.heard, now)
+
+    def _find_lost_submissions(self, look: Look, now: float) -> None:
+        """Recognise arrays by what we wrote on them; what is not there was never submitted."""
+        strangers = look.arrays - self._fleet.arrays.keys()
+        for array in sorted(strangers):
+            tag = look.tags[array]
+            if not tag and len(self._lost) == 1:  # the site has written its own comment, or none
+                (tag,) = self._lost
+            if tag in self._lost:
+                queue, size = self._lost.pop(tag)
+                self._fleet.made(array, size, queue, now)
+        self._lost.clear()
 
     def _submit_workers(self, now: float) -> None:
         """Ask for more workers where there is work for them; one call at a time, spaced."""
@@ -278,7 +292,7 @@ class SlurmAdapter:
         for queue in self._queues:
             if queue.unclaimed:
                 hosts = [host for host in self._hosts.all.values() if host.work is self._work]
-                idle = sum(host.is_idle and host.queue == queue.name for host in hosts)
+                idle = sum(host.is_idle(self._fleet.reuse) and host.queue == queue.name for host in hosts)
                 size = self._fleet.wanted(
                     queue.name, len(queue.unclaimed), idle, len(hosts), self._hosts.heard
                 )
@@ -306,7 +320,7 @@ class SlurmAdapter:
         try:
             made = self._client.submit(argv, commands.batch_script(self._worker("enter", queue.name)))
         except SlurmError as error:
-            self._refused(queue, size, error, now)
+            self._refused(queue, size, error, tag, now)
             return
         self._patience.worked()
         self._work.note(f"made {tag} {made.job_id}")
@@ -316,13 +330,15 @@ class SlurmAdapter:
         argv = [sys.executable, "-c", _START, "toilcache.worker"]
         return [*argv, verb, self._store.locator, str(self._run), queue, *more]
 
-    def _refused(self, queue: Queue, size: int, error: SlurmError, now: float) -> None:
+    def _refused(self, queue: Queue, size: int, error: SlurmError, tag: str, now: float) -> None:
         if error.trouble is Trouble.PERMANENT:
             self._end_all(queue, f"cannot be submitted to Slurm: {error.text}")
             return
         if error.trouble is Trouble.LIMIT:
             self._fleet.too_many(size)
-        self._look_wanted = error.trouble is Trouble.AMBIGUOUS
+        if error.trouble is Trouble.AMBIGUOUS:
+            self._look_wanted = True
+            self._lost[tag] = queue.name, size
         logger.warning("%s; trying again in %.0f s", error, self._patience.failed(now))
 
     def _give_up_what_cannot_start(self) -> None:
@@ -347,7 +363,8 @@ class SlurmAdapter:
     def _last_output(self) -> str:
         """What the last worker printed, or what it means that none could print anything."""
         place = os.path.dirname(self._work.output(""))
-        for entry in sorted(os.scandir(place), key=lambda entry: entry.stat().st_mtime, reverse=True):
+        entries = os.scandir(place) if os.path.isdir(place) else iter(())
+        for entry in sorted(entries, key=lambda entry: entry.stat().st_mtime, reverse=True):
             with open(entry.path, "rb") as file:
                 lines = file.read().decode("utf-8", "replace").strip().splitlines()
             if lines:

@@ -81,6 +81,9 @@ class SlurmClient:
                 lines = parse.parse_sacct(self._call(argv))
             except ProcessError:
                 lines = []  # there is no sacct here
+            except SlurmError:
+                self._has_accounting = False
+                raise
             if lines:
                 return look_of_accounts(lines, at)
             self._has_accounting = False

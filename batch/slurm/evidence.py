@@ -45,26 +45,24 @@ class TaskState(NamedTuple):
 class Look(NamedTuple):
     """One answer to the question for all tasks: when it was asked (seconds, monotonic), and what was said.
 
-    Tasks that wait are named by array, since there may be many: `waiting` counts them.
+    `tags` are the comments of arrays, as far as the site leaves them alone.
     """
 
     at: float
     tasks: Mapping[Task, TaskState]
     arrays: frozenset[int]
-    waiting: Mapping[int, int]
+    tags: Mapping[int, str]
 
 
 def look_of(lines: list[QueueLine], at: float) -> Look:
     """Make a look of what squeue printed; a job that is no array counts as task 0."""
     tasks: dict[Task, TaskState] = {}
-    waiting: dict[int, int] = {}
     for line in lines:
         ids = (0,) if line.tasks is None else line.tasks
-        if verdict(line.state).phase is Phase.WAITS:
-            waiting[line.job_id] = waiting.get(line.job_id, 0) + len(ids)
         for index in ids:
             tasks[line.job_id, index] = TaskState(line.state, line.reason, line.nodes)
-    return Look(at, tasks, frozenset(line.job_id for line in lines), waiting)
+    tags = {line.job_id: line.comment for line in lines}
+    return Look(at, tasks, frozenset(tags), tags)
 
 
 def look_of_accounts(lines: list[AccountLine], at: float) -> Look:

@@ -70,7 +70,7 @@ class Fleet:
         self._most_per_array = most_per_array
         self._most_jobs = most_jobs
         self._max_workers = max_workers
-        self._reuse = reuse
+        self.reuse = reuse
         self._next: dict[str, int] = {}
         self.arrays: dict[int, Array] = {}
         self.failures: dict[str, list[TaskState]] = {}
@@ -102,12 +102,12 @@ class Fleet:
         room = self._most_jobs - self.waiting(heard) - hosts
         if self._max_workers is not None:
             room = min(room, self._max_workers - self.waiting(heard) - hosts)
-        if self._reuse:
+        if self.reuse:
             if waiting:
                 return 0
             missing = min(unclaimed - idle, self._next.get(queue, FIRST_ARRAY))
         else:
-            missing = unclaimed - waiting
+            missing = unclaimed - waiting - idle
         return max(0, min(missing, room, self._most_per_array))
 
     def too_many(self, asked: int) -> None:

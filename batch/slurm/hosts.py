@@ -49,10 +49,10 @@ class Host:
         self.broken: str | None = None
         self.bye = ""
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether it would take another attempt."""
-        return self.began and self.attempt is None and not self.sighting.said_bye and self.broken is None
+    def is_idle(self, reuse: bool) -> bool:
+        """Tell whether it would take an attempt: with `reuse`, after others."""
+        there = self.began and not self.sighting.said_bye and self.broken is None
+        return there and self.attempt is None and (reuse or self.claims == 0)
 
 
 class Hosts:

@@ -65,6 +65,14 @@ class SlurmBench(Bench):
         self.adapter = self.new_adapter()
         return dead
 
+    def slurm_looks(self, count: int) -> None:
+        """Take updates until Slurm was asked so many times more for the state of jobs."""
+        wanted = self._looks() + count
+        self.hear(lambda: self._looks() >= wanted)
+
+    def _looks(self) -> int:
+        return len(self.slurm.calls("squeue") + self.slurm.calls("sacct"))
+
     def close(self) -> None:
         self.adapter.shutdown()
         self.slurm.end()

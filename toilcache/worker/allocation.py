@@ -5,7 +5,7 @@ Knows how a host on another node begins, what ends it, and how it cleans its nod
 scheduler started it: the setup in the job store says which variables tell about the allocation. It is three
 programs one after the other in one process, so that signals always reach the one that is there:
 
-* `enter` reads the setup and becomes the next with the leader's environment;
+* `enter` reads the setup and becomes one of the others with the leader's environment;
 * `serve` takes work until there is none (`toilcache.worker.store_source`);
 * `clean`, if the leader has ordered it, removes this workflow from the node, now that nothing of it is in
   use.
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         store = FileJobStore(locator)
         store.resume()
         if verb == "enter":
-            return _enter(store, int(run), queue)
+            return _enter(store, int(run), queue, more)
         if verb == "serve":
             return _serve(store, int(run), queue)
         return _clean(store, int(run), *more)
@@ -70,7 +70,8 @@ _START = (
 )
 
 
-def _enter(store: AbstractJobStore, run: int, queue: str) -> int:
+def _enter(store: AbstractJobStore, run: int, queue: str, more: list[str]) -> int:
+    """Take the leader's environment; go on with cleaning if that is all there is to do, which `more` says."""
     setup = store.work(run).setup()
     prefixes, names = setup["own_prefixes"], setup["own_names"]
     own = {name: value for name, value in os.environ.items() if name.startswith(prefixes) or name in names}
@@ -78,6 +79,8 @@ def _enter(store: AbstractJobStore, run: int, queue: str) -> int:
     os.environ.update(setup["environment"])
     os.environ.update(own)
     os.environ[setup["marker"][0]] = setup["marker"][1]
+    if more:
+        _become("clean", store, run, queue, *more)
     os.environ.update(dict.fromkeys(setup["thread_variables"], str(max(1, int(queue_needs(queue)[0])))))
     _become("serve", store, run, queue)
     return 1

@@ -212,19 +212,15 @@ class StoreSource(WorkSource):
         if self.lost:
             self._stopped = True  # the host sees it, and begins nothing more
             return []
-        if self._stop or self._should_leave(now):
-            self._stopped = True
-            return [(protocol.STOP,)]
-        if self._running is not None:
+        if self._running is not None and not self._stop:
             cancels, self._cancels = self._cancels, []
             return [(protocol.CANCEL, *attempt) for attempt in cancels if attempt == self._running]
-        return self._take(now) if self._rules.may_take(self._done, now) else []
-
-    def _should_leave(self, now: float) -> bool:
-        """An idle host ends when nothing has come for a while, or when it may take nothing more anyway."""
-        if self._running is not None:
-            return False
-        return now > self._idle_since + self._rules.idle or not self._rules.may_take(self._done, now)
+        may_take = not self._stop and self._rules.may_take(self._done, now)
+        commands = self._take(now) if may_take else []
+        if not commands and (not may_take or now >= self._idle_since + self._rules.idle):
+            self._stopped = True
+            return [(protocol.STOP,)]
+        return commands
 
     def _take(self, now: float) -> list[tuple[Any, ...]]:
         found = self._next()

@@ -81,6 +81,13 @@ class FakeSlurm:
             key: task for key, task in self.state()["tasks"].items() if not states or task["state"] in states
         }
 
+    def wait_idle(self) -> dict[str, dict[str, Any]]:
+        """Wait until nothing waits or runs; return what still does after ten seconds."""
+        deadline = time.monotonic() + 10
+        while (left := self.tasks("PENDING", "RUNNING", "SUSPENDED")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return left
+
     def run(self, *argv: str) -> None:
         """Call a program, as an administrator would."""
         import subprocess
