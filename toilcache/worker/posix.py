@@ -6,7 +6,7 @@ Knows Linux calls and nothing of jobs.
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # no stubs; `signal` is made of it
 import os
 import signal
 import sys
