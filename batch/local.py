@@ -11,6 +11,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 from toilcache import vfs
@@ -32,6 +33,7 @@ from toilcache.batch.resources import Pending, Pool, Shape
 from toilcache.batch.status import explain
 from toilcache.errors import ProcessError
 from toilcache.job.exit_reason import BatchJobExitReason
+from toilcache.node.coordination import NodeDirs
 from toilcache.node.machine import end_marked_processes, kill_marked_processes, oom_kills, process_age
 
 QUEUE_AHEAD = 16

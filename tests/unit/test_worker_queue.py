@@ -70,7 +70,7 @@ class ForklessHost(Host):
     def _kill_left_behind(self, pid: int, running: _Running) -> None:
         """There are no processes."""
 
-    def _call_deferred(self, running: _Running, status: int, max_rss: int) -> bool:
+    def _call_deferred(self, running: _Running, status: int) -> bool:
         """They have deferred nothing."""
         return False
 

@@ -19,29 +19,23 @@ from toilcache.batch import protocol
 from toilcache.errors import ToilcacheError
 from toilcache.io import write_durable
 from toilcache.job_store.liveness import closing, note_of
-from toilcache.late import late
 from toilcache.node.coordination import NodeDirs, NodeHold
 from toilcache.node.identity import get_process_name
 from toilcache.node.namespaces import pid_namespace
 from toilcache.worker import posix
 from toilcache.worker.chain import run_chain
 from toilcache.worker.context import WorkerContext
+from toilcache.worker.helpers import MOST_CALLERS, Helpers
 from toilcache.worker.rehearsal import rehearse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, TypeAlias
 
     from toilcache.job.description import JobDescription
-    from toilcache.worker.caller import Caller
     from toilcache.worker.source import WorkSource
 
     Shape: TypeAlias = Any  # only compared
-
-
-_MOST_CALLERS = 10
-"""So many children a host forks for the calls of one attempt, when what they call kills them."""
 
 
 class _Running:
@@ -110,11 +104,13 @@ class Host:
         posix.be_killed_first()
         gc.collect()
         gc.freeze()
-        self._call_for_the_dead()
+        self._helpers = Helpers(self._kernel, self._context, dirs, self._leave_the_host)
+        self._helpers.call_for_the_dead()
+        self._helpers.wait(wake, self._reap)
         self._write_note()
         self._source.ready(self._pid, name)
-        self._sweep()
-        while not self._stopping or self._running:
+        self._helpers.sweep()
+        while not self._stopping or self._running or self._helpers.are_calling:
             commands = self._source.wait(wake)
             if self._source.lost and not self._stopping:
                 self._abandoned()  # first: what came together with the loss is not to start anything
@@ -136,13 +132,6 @@ class Host:
 
                 workflow_id, work_base, coordination_base = setup["node"]
                 cleanup(workflow_id, work_base, coordination_base, run=setup["run"])
-
-    def _sweep(self) -> None:
-        """Have a child remove what dead workflows have left on this node, if others have left anything."""
-        from toilcache.node.remains import others_are_here
-
-        if others_are_here(self._dirs):
-            self._fork_helper(1, lambda: late("toilcache.worker.sweep:sweep_besides")(self._dirs))
 
     def _watch_children(self) -> socket.socket:
         reader, writer = socket.socketpair()
@@ -228,12 +217,16 @@ class Host:
             running = self._running.pop(pid, None)
             if running is not None:
                 self._end(pid, running, status, usage.ru_maxrss * 1024)
+            else:
+                self._helpers.ended(pid, status)
 
     def _end(self, pid: int, running: _Running, status: int, max_rss: int) -> None:
         self._kill_left_behind(pid, running)
-        if self._call_deferred(running, status, max_rss):
+        calling = self._call_deferred(running, status)
+        running.ended = running.ended or (status, max_rss)
+        if calling:
             return
-        status, max_rss = running.ended or (status, max_rss)
+        status, max_rss = running.ended
         log = posix.tail(running.log, protocol.LOG_TAIL) if status else b""
         if running.cancelled:
             status = protocol.CANCELLED
@@ -244,61 +237,26 @@ class Host:
         if self._source.lost:
             self._write_note()
 
-    def _call_deferred(self, running: _Running, status: int, max_rss: int) -> bool:
+    def _call_deferred(self, running: _Running, status: int) -> bool:
         """Have a child call what an attempt has deferred and not called itself; False if there is nothing.
 
         Until that child ends the attempt has not ended: what follows it may need what is being cleaned up.
+        Only who has asked for its end is not kept waiting.
         """
-        path = self._dirs.call_file(running.attempt)
-        callers_died = running.ended is not None and status != 0
-        if not os.path.lexists(path) or running.callers >= (_MOST_CALLERS if callers_died else 1):
+        again = running.callers > 0
+        if again and (status == 0 or running.callers == MOST_CALLERS):
             return False
-        running.ended = running.ended or (status, max_rss)
+        pid = self._helpers.call_left_by(running.attempt, 1 if running.cancelled else running.log)
+        if pid is None:
+            return False
+        if running.cancelled:
+            self._helpers.set_aside(pid)
+            return False
         running.callers += 1
-        try:
-            pid = self._fork_helper(running.log, lambda: self._caller().call_all_of(path))
-        except OSError:
-            return False  # no more processes: the next host or the clean-up finds the file
         self._running[pid] = running
         if self._source.lost:
             self._write_note()
         return True
-
-    def _call_for_the_dead(self) -> None:
-        """Call what processes of this workflow that are gone have deferred, before any job of ours begins."""
-        if not os.path.lexists(self._dirs.deferred):
-            return
-        with suppress(OSError):
-            for _ in range(_MOST_CALLERS):
-                pid = self._fork_helper(1, lambda: self._caller().call_all_in(self._dirs.deferred))
-                if os.waitpid(pid, 0)[1] == 0:
-                    return
-
-    def _caller(self) -> Caller:
-        here = self._context.surroundings()
-        caller: Caller = late("toilcache.worker.caller:Caller")(
-            self._kernel, lambda _: self._context.load_main(), here.are_like
-        )
-        return caller
-
-    def _fork_helper(self, log: int, help_out: Callable[[], object]) -> int:
-        """Fork a child that does something for the host which may crash or hang; returns its pid.
-
-        What it imports stays out of the host, which is to be small.
-        """
-        pid = os.fork()
-        if pid != 0:
-            return pid
-        status = 1
-        try:
-            self._leave_the_host(log)
-            help_out()
-            status = 0
-        except BaseException:
-            sys.__excepthook__(*sys.exc_info())
-        finally:
-            posix.flush(sys.stdout, sys.stderr)
-            os._exit(status)
 
     def _report_end(
         self, job_id: str, version: int, shape: Shape, status: int, max_rss: int = 0, log: bytes = b""
@@ -323,20 +281,26 @@ class Host:
                 self._queue.remove(attempt)
                 self._source.ended(job_id, version, protocol.CANCELLED, 0, b"", None)
                 return
-        for pid, running in self._running.items():
+        for pid, running in list(self._running.items()):
             if running.attempt == (job_id, version):
                 self._kill(pid, running)
 
     def _stop(self) -> None:
         self._stopping = True
         self._queue.clear()
-        for pid, running in self._running.items():
+        for pid, running in list(self._running.items()):
             self._kill(pid, running)
 
     def _kill(self, pid: int, running: _Running) -> None:
+        """Kill a job; where only its deferred functions are being called, they are no longer part of it."""
         if running.ended is None:
             running.cancelled = True
             os.kill(pid, signal.SIGKILL)
+            return
+        del self._running[pid]
+        self._helpers.set_aside(pid)
+        os.close(running.log)
+        self._report_end(running.job_id, running.version, running.shape, protocol.CANCELLED)
 
     def _abandoned(self) -> None:
         """The leader is gone: what runs may finish, nothing else starts."""
