@@ -10,7 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from toilcache.errors import (
     NoSuchJobStoreException,
     ToilcacheError,
 )
+from toilcache.io import look_at
 from toilcache.job.description import JobDescription
 from toilcache.job_store import layout
 
@@ -313,6 +314,29 @@ def test_what_was_there_is_missed_as_soon_as_it_is_gone(bench: Bench) -> None:
     bench.store.delete_job(job_id)
     with pytest.raises(NoSuchJobException):
         late.write_file(bench.local(), job_id)
+
+
+def test_a_look_reads_the_beginning_of_a_directory_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    monkeypatch.setattr(os, "scandir", lambda _: nullcontext(read.append(n) or n for n in range(1000)))
+    look_at(tmp_path)
+    assert read == [0]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_file_that_another_machine_deletes_while_it_is_replaced(bench: Bench, stream: bool) -> None:
+    late, file_id = machine(bench), bench.store.write_file(bench.local())
+    late.file_status(file_id)
+    if stream:
+        with pytest.raises(NoSuchFileException), late.update_file_stream(file_id):
+            bench.store.delete_file(file_id)
+    else:
+        late.client.before["fsync"] = lambda: bench.store.delete_file(file_id)
+        with pytest.raises(NoSuchFileException):
+            late.update_file(file_id, bench.local(b"new"))
+    assert not bench.store.file_exists(file_id)
 
 
 def test_no_look_lists_a_directory_that_grows(bench: Bench) -> None:

@@ -325,6 +325,9 @@ class Client:
     # Changing
 
     def fsync(self, fd: int) -> None:
+        act = self.before.pop("fsync", None)
+        if act is not None:
+            act()
         if fd in self.files and self.files[fd].dirty:
             self.files[fd].dirty = False
             if self.mount.was_full():
