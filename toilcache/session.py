@@ -86,13 +86,16 @@ class Session:
         store.write_leader_node_id()
         self._dirs = node_dirs(str(config.workflowID), config.workDir, config.coordinationDir, create=False)
         self._hold = self._hold_node()
-        self._dirs.keep(False)  # an earlier run may have been asked to
         stack.callback(self._sweep)
         stack.callback(self._clean_node)
 
     def _hold_node(self) -> NodeHold:
         try:
-            return self._dirs.hold(self._run, note_of(self.store.locator))
+            with ExitStack() as on_failure:
+                hold = on_failure.enter_context(self._dirs.hold(self._run, note_of(self.store.locator)))
+                self._dirs.keep(False)  # an earlier run may have been asked to
+                on_failure.pop_all()
+            return hold
         except OSError as error:
             raise CoordinationDirError(
                 f"cannot use {error.filename or self._dirs.coordination!r}: {error.strerror}; "
@@ -172,14 +175,13 @@ class Session:
         The lead stays with us: results may still be exported, and the job store is ours to remove.
         """
         self._hold.close()
-        if not self._wants_clean_nodes():
-            if not self._fenced:
-                self._dirs.keep()
-            return
         try:
-            AbstractFileStore.shutdownFileStore(
-                str(self.config.workflowID), self.config.workDir, self.config.coordinationDir, self._run
-            )
+            if self._wants_clean_nodes():
+                AbstractFileStore.shutdownFileStore(
+                    str(self.config.workflowID), self.config.workDir, self.config.coordinationDir, self._run
+                )
+            elif not self._fenced:
+                self._dirs.keep()
         except OSError as error:  # the result is there; what stays behind must not hide it
             logger.warning(
                 "cannot remove what the workflow has left on this node: %s; remove %s and %s by hand",

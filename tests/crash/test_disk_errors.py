@@ -149,11 +149,16 @@ def test_an_error_at_every_step(tmp_path: Path, cell: tuple[str, str, str]) -> N
     assert outcomes
 
 
-def test_a_node_without_room_is_told_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("call", ["mkdir", "unlink"])
+def test_a_node_that_refuses_is_told_in_one_line(tmp_path: Path, call: str) -> None:
+    counting = Run(tmp_path / "count")
+    plan = Plan(tmp_path / "trace", 0, EIO, LEADER, under=counting.place.coordination / "toilcache-")
+    counting.start(**plan.environment())
+    number = [step.call for step in plan.steps()].index(call) + 1
     run = Run(tmp_path / "run")
-    plan = Plan(tmp_path / "trace", 2, ENOSPC, LEADER, under=run.place.coordination / "toilcache-")
+    plan = Plan(tmp_path / "again", number, EIO, LEADER, under=run.place.coordination / "toilcache-")
     finished = run.start(**plan.environment())
-    finished.check_refused("cannot use", "coordination/toilcache-", "No space left", "--coordinationDir")
+    finished.check_refused("cannot use", "coordination/toilcache-", "Input/output", "--coordinationDir")
     run.go_on().check_result(matrix_workflow.EXPECTED)
     run.check_end()
 
