@@ -122,3 +122,29 @@ def write_devices(job: Job, path: str) -> None:
     """Say which devices this job may see."""
     with open(path, "a", encoding="ascii") as file:
         file.write(os.environ.get("CUDA_VISIBLE_DEVICES", "all") + "\n")
+
+
+def note(place: str, word: str) -> None:
+    """Write a word down, whole."""
+    descriptor = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, f"{word};".encode())
+    os.close(descriptor)
+
+
+def tidy_slowly(place: str) -> None:
+    """Take until a file appears."""
+    note(place, "begun")
+    while not os.path.exists(f"{place}.go"):
+        time.sleep(0.005)
+    note(place, "ended")
+
+
+def defer(job: Job, place: str, slowly: bool, gate: str | None) -> None:
+    """Defer something, then wait at a gate, or die."""
+    if slowly:
+        job.defer(tidy_slowly, place)
+    else:
+        job.defer(note, place, "called")
+    if gate is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    wait_for(job, str(gate))

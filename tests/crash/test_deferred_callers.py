@@ -67,12 +67,11 @@ signal.pause()
 FINDER = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from toilcache.worker import caller
+from toilcache.worker.caller import Caller
 from toilcache.worker.posix import Kernel
-caller.LIMIT_SECONDS = 2.0
 print("here", os.getpid(), flush=True)
 sys.stdin.readline()
-caller.Caller(Kernel(), lambda surroundings: None, lambda surroundings: True).call_all_in(sys.argv[2])
+Caller(Kernel(), lambda surroundings: None, lambda surroundings: True, limit=2.0).call_all_in(sys.argv[2])
 """
 Started = subprocess.Popen[str]
 

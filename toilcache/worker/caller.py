@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from toilcache.worker.posix import Kernel
 
 LIMIT_SECONDS = 30.0
-"""So long may a call take, at least; after twice that time it is killed, and counts as made."""
+"""So long may a call take; then it is killed, and counts as made."""
 
 MOST_BEGINNINGS = 3
 """A call that was begun so often and has never come to an end is given up: it may kill whoever makes it."""
+
+_LOOK_SECONDS = 0.5
 
 
 class Caller:
@@ -38,6 +40,7 @@ class Caller:
 
     :param load: loads the script of a call's surroundings, in a child; it may raise or take the child down.
     :param accepts: whether calls of these surroundings can be made here; others are left alone.
+    :param limit: seconds that a call may take.
     """
 
     def __init__(
@@ -45,10 +48,12 @@ class Caller:
         kernel: Kernel,
         load: Callable[[Surroundings], None],
         accepts: Callable[[Surroundings], bool],
+        limit: float = LIMIT_SECONDS,
     ) -> None:
         self._kernel = kernel
         self._load = load
         self._accepts = accepts
+        self._limit = limit
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
 
@@ -111,22 +116,20 @@ class Caller:
         _, status = os.waitpid(pid, 0)
         file.refresh()
         if not in_time:
-            return f"took longer than {LIMIT_SECONDS:g} s and was killed"
+            return f"took longer than {self._limit:g} s and was killed"
         return f"ended its process with {os.waitstatus_to_exitcode(status)}"
 
     def _await(self, pid: int, file: CallFile) -> bool:
-        """Wait until a child has ended, but do not reap it; False if it was at one call for too long."""
+        """Wait until a child has ended, but do not reap it; False if it is at one call for too long."""
         states: list[int] = []
-        deadline = time.monotonic()
+        deadline = 0.0
         while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                file.refresh()
-                if states == file.states:
-                    return False
-                states = list(file.states)
-                deadline, left = time.monotonic() + LIMIT_SECONDS, LIMIT_SECONDS
-            signal.sigtimedwait({signal.SIGCHLD}, left)
+            file.refresh()
+            if states != file.states:
+                states, deadline = list(file.states), time.monotonic() + self._limit
+            elif time.monotonic() >= deadline:
+                return False
+            signal.sigtimedwait({signal.SIGCHLD}, _LOOK_SECONDS)
         return True
 
     def _be_child(self, parent: int, path: str, surroundings: Surroundings) -> None:

@@ -18,13 +18,16 @@ from toilcache.worker.deferred import Surroundings, label_of
 from toilcache.worker.failures import say
 from toilcache.worker.posix import Kernel
 
+LIMIT_SECONDS = 15.0
+"""So long may a call take here: whoever cleans may wait for it, the end of a workflow for one."""
+
 
 def main(arguments: list[str]) -> int:
     """Call all that can be called; returns the exit status."""
     (directory,) = arguments
     kernel = Kernel()
     kernel.die_with(os.getppid())
-    Caller(kernel, _load, _are_here).call_all_in(directory)
+    Caller(kernel, _load, _are_here, LIMIT_SECONDS).call_all_in(directory)
     left = [label for path in files_in(directory) for label in _labels(path)]
     if left:
         say(f"toilcache: never called, because their code cannot be loaded here: {', '.join(left)}")
