@@ -8,6 +8,8 @@ endif
 
 PYTHON ?=
 ARGS ?=
+CONTAINER ?=
+IMAGE ?= python:3.12-slim
 VENV := .venv$(if $(PYTHON),-$(patsubst python%,%,$(notdir $(PYTHON))))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir
@@ -17,15 +19,25 @@ unexport PYTHONPATH PYTHONHOME
 # removed, the environment is made anew. pip and the editable install write absolute paths.
 USABLE := $(shell test "$$(cat $(VENV)/.run 2>/dev/null)" = "$(CURDIR)" && $(BIN)/python -c 'print("yes")' 2>/dev/null)
 
+# With a container engine: the one that is here, or on the test-bed one that is brought up with its image.
+ifneq ($(CONTAINER),)
+ifeq ($(TESTBED),1)
+BROUGHT_UP := "$(CURDIR)/tests/testbed/engines.sh" with $(CONTAINER)
+else
+BOXED := --container "$(IMAGE)" --containerEngine "$(CONTAINER)"
+endif
+endif
+
 .PHONY: help demo test test-other lint bench soak clean $(if $(USABLE),,$(VENV)/.run)
 
 help:  ## say what there is
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@echo "  make demo CONTAINER=docker|apptainer runs the jobs in containers of IMAGE ($(IMAGE))"
 	@echo "  ARGS='...' is passed on to pytest, the demo or the benchmark; PYTHON=python3.12 chooses the interpreter"
 
 demo: $(VENV)/.run  ## map real sequencing reads through leader, job store and workers
 	@here=$$(mktemp -d) && trap 'rm -rf "$$here"' EXIT && trap 'exit 130' INT TERM && cd "$$here" && \
-	"$(CURDIR)/$(BIN)/python" "$(CURDIR)/examples/demo.py" $(ARGS)
+	$(BROUGHT_UP) "$(CURDIR)/$(BIN)/python" "$(CURDIR)/examples/demo.py" $(BOXED) $(ARGS)
 
 test: lint  ## lint, types and layers, then every test with branch coverage
 	@rm -f .cache/coverage .cache/coverage.*

@@ -5,6 +5,8 @@
 #   engines.sh up DIR      start the engine in the new directory DIR, and print what to set, a NAME=VALUE per line
 #   engines.sh down DIR    end it, whatever runs in it, and remove DIR
 #   engines.sh serve DIR   `up`, and `down` as soon as standard input ends: it dies with who started it
+#   engines.sh with docker|apptainer COMMAND...
+#                          `up`, the command with that engine and its image for toilcache's jobs, and `down`
 #   engines.sh prepare     what `up` does first, once per machine: packages, Apptainer, images
 #   engines.sh purge       remove what `prepare` has put into $CACHE
 #
@@ -233,9 +235,26 @@ serve() {
     cat >/dev/null
 }
 
+with() {
+    local engine=$1 image
+    shift
+    served=$(mktemp -d /tmp/testbed-XXXXXX)
+    trap 'down "$served"' EXIT
+    trap 'exit 130' INT TERM HUP
+    up "$served" >/dev/null
+    case $engine in
+        docker) image=testbed:py311 ;;
+        apptainer | singularity) image=$CACHE/py311.sif ;;
+        *) die "there is no engine $engine here: docker or apptainer" ;;
+    esac
+    DOCKER_HOST=unix://$served/docker.sock PATH=$PREFIX/usr/bin:$PATH \
+        TOILCACHE_CONTAINER=$image TOILCACHE_CONTAINER_ENGINE=$engine "$@"
+}
+
 case ${1:-} in
+    with) [ $# -gt 2 ] || die "usage: engines.sh with docker|apptainer COMMAND..."; shift; with "$@" ;;
     up | down | serve) [ $# = 2 ] || die "usage: engines.sh $1 DIR"; "$1" "$(realpath -m "$2")" ;;
     prepare) prepare ;;
     purge) rm -rf "$CACHE" ;;
-    *) die "usage: engines.sh up|down|serve DIR | prepare | purge" ;;
+    *) die "usage: engines.sh up|down|serve DIR | with ENGINE COMMAND... | prepare | purge" ;;
 esac
