@@ -3,7 +3,7 @@
 A moment is how far the leader's journal has come, drawn by a printed seed, so that the speed of the machine
 does not matter; some are moments of the start, before there is a journal. Many cuts are taken of one run.
 
-`POWER_SEED=... POWER_CUTS=...` repeats the cuts of one run; `make soak` under TESTBED=1 takes 25 of eight runs.
+`POWER_SEED=... POWER_CUTS=...` repeats the cuts of one run; `make soak` under TESTBED=1 does eight runs.
 """
 
 from __future__ import annotations
