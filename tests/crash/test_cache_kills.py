@@ -1,8 +1,8 @@
 """A worker is killed at step n of everything it does with the cache; a living one passes; nothing is wrong.
 
-Each operation runs in a forked child that is killed right before its n-th step, for n = 1, 2, ... until it comes
-through. Steps are the calls of `toilcache.vfs` that change something and the statements of SQLite. The number of
-steps of each operation is printed.
+Each operation runs in a forked child that is killed right before its n-th step, for n = 1, 2, ... until it
+comes through. Steps are the calls of `toilcache.vfs` that change something and the statements of SQLite. The
+number of steps of each operation is printed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.crash
 
 LIMIT = 12 * BIG
 MOST_STEPS = 400
+STRIDE = 17
 
 
 @pytest.fixture
@@ -164,11 +165,67 @@ def look_after(node: Node, operation: Operation) -> None:
     assert node.findings() == []
 
 
+def sample(kind: type[Operation]) -> Iterator[int]:
+    """Every so many steps, from another first one for each operation."""
+    return itertools.count(1 + len(kind.__name__) % STRIDE, STRIDE)
+
+
+def kill_at(node: Node, kind: type[Operation], then: str, steps: Iterator[int]) -> None:
+    kills = -1
+    for _, operation in killed_at_each_step(node, kind, then, steps):
+        look_after(node, operation)
+        kills += 1
+    print(f"{kind.__name__}, {then}: killed at {kills} steps")
+    assert kills >= 1
+
+
+@pytest.mark.parametrize("then", [faults.KILL_BEFORE, faults.KILL_AFTER])
+@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.__name__)
+def test_killed_at_some_steps(node: Node, kind: type[Operation], then: str) -> None:
+    kill_at(node, kind, then, sample(kind))
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("then", [faults.KILL_BEFORE, faults.KILL_AFTER])
 @pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.__name__)
 def test_killed_at_each_step(node: Node, kind: type[Operation], then: str) -> None:
-    step = 0
-    for step, operation in killed_at_each_step(node, kind, then, itertools.count(1)):
-        look_after(node, operation)
-    print(f"{kind.__name__}, {then}: {step - 1} steps")
-    assert step > 5
+    kill_at(node, kind, then, itertools.count(1))
+
+
+@pytest.mark.parametrize("operation", ["first use", "shutdown", "damaged"])
+def test_the_cache_comes_and_goes_whatever_dies(tmp_path: Path, operation: str) -> None:
+    """Making the first generation, removing all, and making another one: killed at each step."""
+    kills = 0
+    for step in itertools.count(1):
+        node = Node(tmp_path / str(step), disk=2 * BIG)
+        data = os.urandom(BIG)
+        file_id = node.uploaded(data)
+        if operation != "first use":
+            with node.job() as fs:
+                fs.readGlobalFile(file_id)
+        damage = Path(node.dirs.cache, "1", "cache.db")
+        node.close()
+        if operation == "damaged":
+            damage.write_bytes(b"nonsense" * 1000)
+
+        def work(node: Node = node, file_id: FileID = file_id, data: bytes = data) -> None:
+            if operation == "shutdown":
+                CachingFileStore.shutdown((node.dirs.coordination, node.dirs.work))
+                return
+            with node.job() as fs:
+                assert Path(fs.readGlobalFile(file_id)).read_bytes() == data
+
+        plan = faults.Plan(tmp_path / f"trace-{step}", step)
+        status = faults.in_child(plan, work)
+        # It may have hit the other process by which a new database is tried.
+        assert status == 0 or (status == -9 and plan.killed)
+        with node.job() as fs:
+            assert Path(fs.readGlobalFile(file_id)).read_bytes() == data
+        assert node.findings() == []
+        assert len(node.payloads()) == 1
+        node.close()
+        if not plan.killed:
+            break
+        kills += 1
+    print(f"{operation}: killed at {kills} steps")
+    assert kills > 5

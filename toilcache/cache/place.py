@@ -16,7 +16,7 @@ from contextlib import suppress
 from toilcache import vfs
 from toilcache.cache import schema
 from toilcache.cache.database import Database
-from toilcache.errors import CacheDamagedError, CacheUnavailableError, CoordinationDirError
+from toilcache.errors import CacheDamagedError, CoordinationDirError
 from toilcache.io import random_name
 from toilcache.node.coordination import boot_id
 from toilcache.node.locks import LockFile, acquire
@@ -102,6 +102,7 @@ def remove_unused(dirs: NodeDirs, below: int) -> None:
     for number in _numbers(dirs):
         if number < below:
             _remove_if_unused(dirs, number)
+    _remove_half_removed(dirs, below)
 
 
 def remove_all_unused(dirs: NodeDirs) -> bool:
@@ -266,8 +267,7 @@ def _works_between_processes(con: sqlite3.Connection, other: _OtherProcess) -> b
 
 
 class _OtherProcess:
-    """A process that adds a row to the probe when told to. It is forked before this one opens the database.
-    """
+    """A process that adds a row to the probe when told to. It is forked before this one opens the database."""
 
     def __init__(self, path: str) -> None:
         self._told, self._tell = os.pipe()
@@ -327,6 +327,14 @@ def _remove_if_unused(dirs: NodeDirs, number: int) -> bool:
         return True
 
 
-def unavailable(error: OSError) -> CacheUnavailableError:
-    """Say that the directories of the cache cannot be used."""
-    return CacheUnavailableError(f"cannot use the cache of this node: {error}")
+def _remove_half_removed(dirs: NodeDirs, below: int) -> None:
+    """Finish what somebody was killed in: a directory of locks that was moved away, payloads of no
+    generation.
+    """
+    for name in os.listdir(dirs.cache):
+        if name.startswith("gone-"):
+            robust_rmtree(os.path.join(dirs.cache, name))
+    known = _numbers(dirs)
+    for name in os.listdir(dirs.payloads):
+        if name.isdecimal() and int(name) < below and int(name) not in known:
+            robust_rmtree(os.path.join(dirs.payloads, name))

@@ -16,6 +16,7 @@ from errno import EEXIST, EINVAL, EISDIR
 
 from toilcache import vfs
 from toilcache.cache.database import SQLITE_TIMEOUT_SECS
+from toilcache.config import wants_cleaning
 from toilcache.errors import CacheError, CacheUnavailableError, IllegalDeletionCacheError, show
 from toilcache.file_store.cache_accounts import CacheAccounts
 from toilcache.file_store.commit import Commit
@@ -89,12 +90,19 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
                 self._check_harm()
 
     def _close_scratch(self, path: str, *, failed: bool) -> None:
-        """Tidy up, then give up the place in the cache: while a row names the directory, it will go."""
+        """Tidy up, then give up the place in the cache.
+
+        While a row names the directory, it will go: the row stays where the directory could not be removed.
+        """
         super()._close_scratch(path, failed=failed)
         self._links.clear()
         if failed and self._uploads is not None:
             self._without_cache(self._abandon_uploads)
-        self._without_cache(self._leave)
+        wanted = wants_cleaning(self.jobStore.config.cleanWorkDir, failed=failed)
+        if wanted and os.path.lexists(path):
+            self._holder = None
+        else:
+            self._without_cache(self._leave)
 
     def writeGlobalFile(self, localFileName: str, cleanup: bool = False, executable: bool = False) -> FileID:
         """Take a file into the cache and return its ID; the upload follows, at the latest with the commit.
