@@ -67,7 +67,8 @@ class Handover:
         """Hand a descriptor and a message to who has connected; False if that is a stranger."""
         connection, _ = self._socket.accept()
         with connection:
-            if _peer(connection) != os.geteuid() or connection.recv(_TOKEN_BYTES) != self._token:
+            knows = connection.recv(_TOKEN_BYTES) == self._token
+            if not knows or _peer(connection) != os.geteuid():
                 return False
             message = pickle.dumps((self._proofs, self._seen, boot_id(), content), 4)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
@@ -91,7 +92,7 @@ def take(directory: str) -> tuple[int, Any, str]:
             _at_socket(directory, connection.connect)
             connection.send(_own_token(directory))
             room = socket.CMSG_LEN(array.array("i", [0]).itemsize)
-            message, ancillary, _, _ = connection.recvmsg(_LARGEST, room)
+            message, ancillary, _, _ = connection.recvmsg(_LARGEST, room, socket.MSG_CMSG_CLOEXEC)
     except OSError as error:
         raise CoordinationDirError(
             f"cannot reach the launcher of this container through {show(directory)}: "

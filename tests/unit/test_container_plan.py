@@ -1,0 +1,119 @@
+"""What a host in a container is made of, and the engine that is carried into it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from toilcache.batch.container_plan import HostContainer, mounts_of, readable_places
+from toilcache.containers.engines import engine_names, make_engine
+from toilcache.containers.kit import FIRST, LAST, make_kit
+from toilcache.containers.model import Mount
+from toilcache.errors import ConfigError, ContainerError
+from toilcache.node.coordination import NodeDirs
+
+PLAN = HostContainer(
+    engine="docker",
+    image_cache=None,
+    image="a\udce9 image",
+    stores=("/data/-the store",),
+    node=("abc", "/scratch/x", "/tmp"),
+    scripts=("/home/me/it's",),
+    labels={"toilcache.run": "1"},
+    variables=("A",),
+    gpus=(0, 2),
+)
+
+
+def test_a_plan_is_one_word_of_any_characters() -> None:
+    word = PLAN.to_json()
+    assert word.isascii()
+    assert HostContainer.from_json(word) == PLAN
+
+
+def test_each_place_is_where_it_is_outside_and_parents_come_first() -> None:
+    dirs = NodeDirs(*PLAN.node)
+    mounts = mounts_of(PLAN, dirs, ["/data", "/scratch/x"])
+    assert all(mount.source == mount.target for mount in mounts)
+    assert {mount.target for mount in mounts if not mount.read_only} == {
+        *("/data/-the store", dirs.work, dirs.coordination, dirs.lock_path)
+    }
+    order = [mount.target for mount in mounts]
+    assert order.index("/data") < order.index("/data/-the store")
+    assert order.index("/scratch/x") < order.index(dirs.work) < order.index(dirs.engine)
+    assert Mount(dirs.engine, dirs.engine) in mounts
+
+
+def test_what_is_written_wins_over_what_is_read() -> None:
+    mounts = mounts_of(PLAN, NodeDirs(*PLAN.node), ["/data/-the store"])
+    assert Mount("/data/-the store", "/data/-the store", read_only=False) in mounts
+    assert len({mount.target for mount in mounts}) == len(mounts)
+
+
+def test_links_and_their_ends_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "file").touch()
+    (tmp_path / "link").symlink_to("real")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "to file").symlink_to(tmp_path / "real" / "file")
+    places = readable_places(
+        [str(tmp_path / "link")], [str(other / "to file"), str(tmp_path / "missing" / "x")]
+    )
+    assert places == sorted(map(str, [tmp_path / "link", tmp_path / "real", other]))
+
+
+def test_of_a_directory_that_images_have_only_the_file_is_seen() -> None:
+    assert readable_places([], ["/etc/hostname", "/tmp"]) == ["/etc/hostname", "/tmp"]
+
+
+@pytest.mark.parametrize("directory", ["/", "/usr/bin", "/etc", "/tmp"])
+def test_code_in_a_directory_that_images_have_is_refused_by_name(directory: str) -> None:
+    with pytest.raises(ContainerError, match=f"cannot show {directory} to containers"):
+        readable_places([directory], [])
+
+
+def test_the_kit_is_made_once_and_runs_without_anything_else(tmp_path: Path) -> None:
+    kit = tmp_path / "the kit"
+    make_kit(str(kit))
+    first = os.stat(kit).st_ino
+    make_kit(str(kit))
+    assert os.stat(kit).st_ino == first
+    assert sorted(os.listdir(kit / FIRST)) == ["toilcache"]
+    assert {path.stem for path in (kit / LAST).iterdir()} == {"cloudpickle", "fsspec", "sh"}
+    assert not any(path.is_symlink() for path in kit.rglob("*"))
+    code = "import toilcache.worker, toilcache.batch.protocol as p; print(p.__file__, 'site' in dir())"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path[:] = [{str(kit / FIRST)!r}, *sys.path]; {code}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{kit}/{FIRST}/toilcache/batch/protocol.py")
+
+
+def test_a_kit_that_was_half_made_is_made_anew(tmp_path: Path) -> None:
+    half = tmp_path / "kit.part" / FIRST
+    half.mkdir(parents=True)
+    make_kit(str(tmp_path / "kit"))
+    assert sorted(os.listdir(tmp_path / "kit" / FIRST)) == ["toilcache"]
+    assert not half.exists()
+
+
+def test_an_engine_that_there_is_not_is_named() -> None:
+    assert {"auto", "docker", "singularity", "apptainer", "podman"} <= set(engine_names())
+    with pytest.raises(
+        ConfigError, match=r"cannot use container engine 'rkt'.*choose apptainer, auto, docker"
+    ):
+        make_engine("rkt")
