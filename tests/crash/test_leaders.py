@@ -2,13 +2,134 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection
+from pathlib import Path
 
 import psutil
+import pytest
 
+from tests.crash import suspended_workflow
+from tests.crash.store_tree import Tree, reached, tree
 from tests.crash.test_kills import DEADLINE, Workflow, workflow
+from tests.runs import Finished, Place
+from toilcache.job_store.file_job_store import FileJobStore
 
 __all__ = ["workflow"]  # the fixture
+
+pytestmark = pytest.mark.crash
+
+LED = "cannot lead the workflow"
+
+
+class Suspended(Place):
+    """A workflow whose leader, hosts and jobs can be stopped in the middle and continued."""
+
+    def __init__(self, base: Path) -> None:
+        super().__init__(base, suspended_workflow.__file__)
+        self.flags = base / "flags"
+        self.flags.mkdir()
+        self.environment["FLAGS"] = str(self.flags)
+
+    def at_work(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the workflow and wait until its job works."""
+        leader = self.begin("--clean", "never", *arguments)
+        self.wait_for(lambda: self.workers(), leader)
+        return leader
+
+    def workers(self) -> list[int]:
+        """The processes that have begun to work."""
+        return [int(path.name.partition("-")[2]) for path in self.flags.glob("works-*[0-9]")]
+
+    def elsewhere(self, name: str) -> tuple[str, ...]:
+        """Options of another node: directories of its own, so no lock of this node is in the way."""
+        directories = [self.base / f"{name} work", self.base / f"{name} coordination"]
+        for directory in directories:
+            directory.mkdir()
+        return ("--workDir", str(directories[0]), "--coordinationDir", str(directories[1]))
+
+    def check_refused_and_nothing_touched(self, *arguments: str) -> Finished:
+        """Start another leader; it ends with one line, and the store is what it was."""
+        before = tree(self.store)
+        done = self.run(*arguments)
+        done.check_refused(LED)
+        assert len(done.err.splitlines()) == 1, done.err
+        assert tree(self.store) == before
+        return done
+
+    def claim(self, run: int = 1) -> Path:
+        return self.store / "leader" / str(run)
+
+    def move_claim(self, node: str, *, silent_for: float) -> None:
+        """Have the first run's leader be of another node, and not have been heard of for so long."""
+        token, pid, start, _ = self.claim().read_text(encoding="utf-8").split(" ")
+        self.claim().write_text(f"{token} {pid} {start} {node}\n", encoding="utf-8")
+        moment = time.time() - silent_for
+        for path in self.claim().parent.iterdir():
+            os.utime(path, (moment, moment))
+
+    def release(self) -> None:
+        (self.flags / "release").touch()
+
+    def go(self) -> None:
+        (self.flags / "go").touch()
+
+    def restart_up_to_the_wait(self, *arguments: str) -> subprocess.Popen[str]:
+        """Restart, and wait until all but the last job has run."""
+        leader = self.begin("--clean", "never", *arguments)
+        self.wait_for(self.is_settled, leader)
+        return leader
+
+    def kept(self) -> list[bytes]:
+        """What jobs have written to outlive them."""
+        contents = []
+        for path in self.store.glob("kept/*/*/*/*"):
+            try:
+                contents.append(path.read_bytes())
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # a lost attempt wrote it, and it is being discarded
+        return contents
+
+    def is_settled(self) -> bool:
+        """True when the last job waits and what a lost attempt wrote is discarded for good."""
+        closed = [path.is_file() for path in self.store.glob("kept/*/*/1")]
+        return (self.flags / "waits").exists() and len(self.kept()) == 2 and all(closed)
+
+    def tree(self) -> Tree:
+        """All that belongs to the workflow."""
+        store = FileJobStore(str(self.store))
+        store.resume()
+        return tree(self.store, reached(store))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Suspended:
+    return Suspended(tmp_path)
+
+
+def send(number: signal.Signals, pids: Collection[int]) -> None:
+    for pid in pids:
+        os.kill(pid, number)
+
+
+def family(leader: subprocess.Popen[str]) -> list[int]:
+    """A leader's hosts and their jobs."""
+    return [process.pid for process in psutil.Process(leader.pid).children(recursive=True)]
+
+
+def await_end(pids: Collection[int]) -> None:
+    """Wait until none of these processes runs any more; who is to bury them may be stopped."""
+    end = time.monotonic() + DEADLINE
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
+        assert time.monotonic() < end, "they do not end"
+        time.sleep(0.01)
+
+
+# A leader that lives
 
 
 def test_a_second_leader_is_refused_while_the_first_lives(workflow: Workflow) -> None:
@@ -19,6 +140,102 @@ def test_a_second_leader_is_refused_while_the_first_lives(workflow: Workflow) ->
     assert second.returncode == 1
     assert err.startswith("error: cannot lead the workflow"), err
     workflow.check_end(workflow.finish(first))
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+def test_whoever_comes_to_a_store_whose_leader_lives_touches_nothing(place: Suspended, stopped: bool) -> None:
+    """A stopped leader lives: it may go on at any time."""
+    first = place.at_work()
+    if stopped:
+        first.send_signal(signal.SIGSTOP)
+    place.check_refused_and_nothing_touched("--restart")
+    place.check_refused_and_nothing_touched("--restart", *place.elsewhere("other"))
+    before = tree(place.store)
+    place.run().check_refused("--restart")
+    assert tree(place.store) == before
+    first.send_signal(signal.SIGCONT)
+    place.release()
+    place.go()
+    place.finish(first).check_result(42)
+    place.check_clean()
+
+
+def renamed(argv: list[str]) -> list[str]:
+    """The same command on a machine of another name (a UTS namespace)."""
+    call = "import os, socket, sys; socket.sethostname('another'); os.execv(sys.argv[1], sys.argv[1:])"
+    return ["unshare", "--uts", sys.executable, "-c", call, *argv]
+
+
+@pytest.mark.real
+def test_a_leader_on_a_machine_of_another_name_is_refused_while_the_first_shows_life(
+    place: Suspended,
+) -> None:
+    first = place.at_work()
+    before = tree(place.store)
+    done = place.finish(place.spawn(renamed(place.argv("--restart", *place.elsewhere("other")))))
+    done.check_refused(LED, f"it is being led from {os.uname().nodename}-")
+    assert len(done.err.splitlines()) == 1
+    assert tree(place.store) == before
+    place.release()
+    place.go()
+    place.finish(first).check_result(42)
+    place.check_clean()
+
+
+def test_of_leaders_that_restart_at_the_same_time_one_wins(place: Suspended) -> None:
+    """They share no lock on the node, as leaders on different nodes."""
+    first = place.at_work()
+    first.kill()
+    place.finish(first)
+    place.release()
+    await_end(place.workers())
+    nodes = [place.elsewhere(str(number)) for number in range(4)]
+    leaders = [place.begin("--restart", "--clean", "never", *node) for node in nodes]
+    end = time.monotonic() + DEADLINE
+    while sum(leader.poll() is None for leader in leaders) > 1:
+        assert time.monotonic() < end, "more than one leads"
+        time.sleep(0.01)
+    place.go()
+    ended = [place.finish(leader) for leader in leaders]
+    winners = [done for done in ended if done.status == 0]
+    assert len(winners) == 1, ended
+    winners[0].check_result(42)
+    for done in ended:
+        if done.status:
+            done.check_refused(LED)
+            assert len(done.err.splitlines()) == 1, done.err
+    assert sorted(path.name for path in place.store.glob("leader/[0-9]")) == ["1", "2"]
+
+
+# A leader that is long silent, or dead
+
+
+def test_a_silent_leader_on_another_node_is_waited_for_a_minute(place: Suspended) -> None:
+    first = place.at_work()
+    first.kill()
+    place.finish(first)
+    place.move_claim("elsewhere", silent_for=50)
+    place.check_refused_and_nothing_touched("--restart")
+    place.move_claim("elsewhere", silent_for=61)
+    place.release()
+    place.go()
+    place.restart().check_result(42)
+    place.check_clean()
+
+
+def test_a_process_that_has_the_pid_of_a_dead_leader_is_not_that_leader(place: Suspended) -> None:
+    first = place.at_work()
+    first.kill()
+    place.finish(first)
+    token, _, start, node = place.claim().read_text(encoding="utf-8").split(" ", 3)
+    place.claim().write_text(f"{token} {os.getpid()} {start} {node}", encoding="utf-8")
+    place.release()
+    place.go()
+    place.restart().check_result(42)
+    place.check_clean()
+
+
+# A leader that wakes up when another has taken over
 
 
 def test_a_stopped_leader_is_refused_when_it_wakes_up_after_a_forced_restart(workflow: Workflow) -> None:
@@ -37,3 +254,29 @@ def test_a_stopped_leader_is_refused_when_it_wakes_up_after_a_forced_restart(wor
     assert first.returncode == 1
     assert "error: cannot go on as run 1" in err, err
     workflow.check_answer(output)
+
+
+@pytest.mark.parametrize("how", ["forced", "silent"])
+def test_a_suspended_machine_that_wakes_up_changes_nothing(place: Suspended, how: str) -> None:
+    """Leader, host and job are stopped, a second leader does the work on another node, and they go on."""
+    first = place.at_work()
+    mine = family(first)
+    (zombie,) = place.workers()
+    send(signal.SIGSTOP, [first.pid, *mine])
+    place.release()
+    if how == "silent":
+        place.move_claim("elsewhere", silent_for=61)
+    option = "--forceRestart" if how == "forced" else "--restart"
+    second = place.restart_up_to_the_wait(option, *place.elsewhere("other"))
+    before = place.tree()
+    send(signal.SIGCONT, mine)
+    await_end([zombie])
+    assert place.tree() == before, "the zombie has changed the store"
+    first.send_signal(signal.SIGCONT)
+    done = place.finish(first)
+    done.check_refused("cannot go on as run 1", "run 2 has taken over")
+    assert place.tree() == before, "its leader has changed the store"
+    place.go()
+    place.finish(second).check_result(42)
+    assert sorted(place.kept()) == [b"early", b"late"]
+    assert place.processes() == []

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import stat
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.crash import zombie_jobs
+from tests.crash.store_tree import reached, tree
 from tests.crash.zombie_jobs import SMALL, Outcome, Server
 from tests.fakes.job_stores import Bench
 from tests.fakes.leader_stage import Stage
@@ -25,38 +25,16 @@ from tests.fakes.null_adapter import NullAdapter, ended
 from toilcache.batch.model import JobRequest, Record, Update
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.job.job import Job
-from toilcache.job_store import layout
 from toilcache.node.coordination import node_dirs
 from toilcache.worker.chain import ENDED, REFUSED
 
 pytestmark = pytest.mark.crash
-
-Tree = dict[str, tuple[int, bytes]]
 
 GIVEN_UP = "when it is given up and the next attempt has not begun"
 RUN_AGAIN = "when the next attempt has committed and the leader does not know it yet"
 TWO_BEHIND = "when two more attempts have begun and the last one has committed"
 GONE = "when the workflow is done and the job is deleted"
 MOMENTS = (GIVEN_UP, RUN_AGAIN, TWO_BEHIND, GONE)
-
-
-def tree(store: Path, reached: Collection[str] | None = None) -> Tree:
-    """All that stands in a store, with modes and contents.
-
-    Left out are what a leader itself writes all the time, temporary files, and with ``reached`` the jobs that
-    nothing leads to: only an attempt that has not committed knows of them.
-    """
-    found: Tree = {}
-    for path in store.rglob("*"):
-        name = str(path.relative_to(store))
-        if name.startswith("journal/") or name.endswith(".beat") or path.name.startswith(".tmp-"):
-            continue
-        scope = "/".join(name.split("/")[:3])
-        if reached is not None and name.startswith("jobs/") and name.count("/") > 1 and scope not in reached:
-            continue
-        status = path.lstat()
-        found[name] = (status.st_mode, path.read_bytes() if stat.S_ISREG(status.st_mode) else b"")
-    return found
 
 
 class World:
@@ -117,11 +95,10 @@ class World:
         """Let the zombie go on to its end; nothing of the store changes but for garbage."""
         if self.zombie is None or self.zombie.status is not None or self.status is not None:
             return
-        store = self.bench.another(resume=True)
-        reached = {layout.job_scope(job_id) for job_id in store._walk(store.root_job_id(), {})}
-        before = tree(self.store, reached)
+        jobs = reached(self.bench.another(resume=True))
+        before = tree(self.store, jobs)
         self.status = self.server.wake(self.zombie).status
-        after = tree(self.store, reached)
+        after = tree(self.store, jobs)
         assert {name: after.get(name) for name in before} == before, "a zombie has changed the store"
         new = tree(self.store).keys() - before.keys()
         self.garbage = {name for name in new if (self.store / name).is_file()}

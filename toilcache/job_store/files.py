@@ -277,6 +277,7 @@ class Files(StoreCore):
         attempt = 0
         if job_id is not None:
             if not (layout.is_job_id(job_id) and self._backend.has(layout.job_scope(job_id))):
+                self._end_attempt(job_id)
                 raise NoSuchJobException(job_id)
             attempt = self._attempts.get(job_id, 0)
         file_id = layout.new_file_id(job_id, attempt, cleanup, name)
@@ -320,6 +321,7 @@ class Files(StoreCore):
             if missing and file_id is not None:
                 raise NoSuchFileException(file_id) from error
             if missing and place.job_id is not None:
+                self._end_attempt(place.job_id)
                 raise NoSuchJobException(place.job_id) from error
             raise self._unavailable(error) from error
 

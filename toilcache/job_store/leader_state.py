@@ -175,8 +175,9 @@ class LeaderState(StoreCore):
         """
         self._may_write()
         try:
-            run = self.current_run() if run is None else run
-            if self._still_claims(run):
+            newest = self.current_run()
+            run = newest if run is None else run
+            if run == newest and self._still_claims(run):
                 self._backend.put(layout.run(run, ".ended"), b"")
         except OSError as error:
             raise self._unavailable(error) from error

@@ -82,7 +82,8 @@ class LeaderVerbs(ABC):
     def mark_ended(self, run: int | None = None) -> None:
         """Record that a run, by default the newest, has ended; a later run begins without the mark.
 
-        A run that was claimed through this instance is marked only while it is still in the store.
+        A run is marked only while it is the newest; one that was claimed through this instance, only while it
+        is still in the store.
         """
 
     @abstractmethod
