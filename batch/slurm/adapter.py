@@ -239,15 +239,18 @@ class SlurmAdapter:
 
     def _part_with_hosts(self) -> None:
         """Give the ends of what hosts claimed in their last moment, and remove their logs."""
-        for host in self._hosts.settled:
+        gone = [*self._hosts.settled, *self._hosts.lost]
+        for host in gone:
             if host.work.run == self._run:
                 for attempt in self._queues.claims_of(host.name):
                     self._end(attempt, Verdict(Phase.ENDED, words="was lost: its worker ended at once"))
-            host.work.forget_host(host.name)
         for host in self._hosts.settled:
+            host.work.forget_host(host.name)
+        for host in gone:
             if host.broken is not None and host.claims == 0 and host.queue:
                 self._end_all(self._queues[host.queue], f"cannot be run by its worker: {host.broken}")
         self._hosts.settled.clear()
+        self._hosts.lost.clear()
 
     # Slurm
 

@@ -59,14 +59,18 @@ class Hosts:
     """All hosts that have not been settled yet, of this run and of adopted ones.
 
     `heard` are the tasks that had a host, `clean` the nodes of which the last host said that it cleaned them.
+    `ghosts` were given up without a last word. One that lives on is told to leave; should it have begun
+    something before it reads that, it is a host like any other, until that ends.
     """
 
     def __init__(self) -> None:
         self.all: dict[str, Host] = {}
+        self.ghosts: dict[str, Host] = {}
         self.heard: set[Task] = set()
         self.clean: dict[str, bool] = {}
         self.claimed: list[tuple[str, int, str, int]] = []
         self.settled: list[Host] = []
+        self.lost: list[Host] = []
 
     def running(self) -> Iterator[Host]:
         """Iterate over the hosts that run an attempt."""
@@ -76,7 +80,7 @@ class Hosts:
         """Read what is new in the logs of a run."""
         updates: list[Update] = []
         for name in work.hosts() if only is None else only:
-            host = self.all.get(name)
+            host = self.all.get(name) or self.ghosts.get(name)
             if host is None:
                 host = self.all[name] = Host(name, work, now)
             lines, host.offset = work.read_log(name, host.offset)
@@ -84,7 +88,16 @@ class Hosts:
                 host.sighting.hear(now)
             for line in lines:
                 self._understand(host, line.decode("ascii", "replace").split(" "), now, updates)
+            if lines and name in self.ghosts:
+                self._meet_again(host, now)
         return updates
+
+    def _meet_again(self, host: Host, now: float) -> None:
+        if host.sighting.said_bye:
+            self.settled.append(self.ghosts.pop(host.name))
+        elif host.attempt is not None:
+            host.sighting = Sighting(host.sighting.task, now)
+            self.all[host.name] = self.ghosts.pop(host.name)
 
     def _understand(self, host: Host, words: list[str], now: float, updates: list[Update]) -> None:
         verb = words[0]
@@ -134,7 +147,12 @@ class Hosts:
                 updates.append(end_of(host.attempt, _blame(verdict, first=host.claims <= 1)))
                 host.attempt = None
             del self.all[host.name]
-            self.settled.append(host)
+            if host.sighting.said_bye:
+                self.settled.append(host)
+            else:
+                host.work.order(f"leave {host.name}")
+                self.ghosts[host.name] = host
+                self.lost.append(host)
         return updates
 
     def is_doubtful(self, now: float, silence: float) -> bool:

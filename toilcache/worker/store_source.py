@@ -14,7 +14,8 @@ Lines of the log, words separated by blanks:
   signal that ended the host or `-`, LOG the last bytes printed in hexadecimal or `-`.
 * `broken TEXT`, in hexadecimal: the host cannot work. `beat`: it is there. `bye HOW`: the last line.
 
-Orders: `stop` or `stop clean` (also clean the node on the way out), `cancel JOB VERSION`.
+Orders: `stop` or `stop clean` (also clean the node on the way out), `cancel JOB VERSION`, `leave HOST` (begin
+nothing more: the leader has given this host up).
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ class StoreSource(WorkSource):
         self._done = 0
         self._ooms = 0
         self._stop = self._stopped = False
+        self._may_take = True
         self._idle_since = self._order_look = self._leader_look = self._beat = time.monotonic()
         self._pause = FIRST_PAUSE
         self._poll: select.poll | None = None
@@ -215,7 +217,7 @@ class StoreSource(WorkSource):
         if self._running is not None and not self._stop:
             cancels, self._cancels = self._cancels, []
             return [(protocol.CANCEL, *attempt) for attempt in cancels if attempt == self._running]
-        may_take = not self._stop and self._rules.may_take(self._done, now)
+        may_take = self._may_take and not self._stop and self._rules.may_take(self._done, now)
         commands = self._take(now) if may_take else []
         if not commands and (not may_take or now >= self._idle_since + self._rules.idle):
             self._stopped = True
@@ -267,6 +269,8 @@ class StoreSource(WorkSource):
         for words in map(bytes.split, lines):
             if words[0] == b"stop":
                 self._stop, self.clean = True, words[1:] == [b"clean"]
+            elif words == [b"leave", self.host.encode("ascii")]:
+                self._may_take = False
             elif words[0] == b"cancel":
                 self._cancels.append((words[1].decode("ascii"), int(words[2])))
 
