@@ -1,7 +1,6 @@
 """What every job store can do: the verbs of the specification and those that the engine adds.
 
-Contracts stand here, at the verbs. Must not know how or where anything is kept. Line numbers are those of the
-specification.
+Contracts stand here, at the verbs. Must not know how or where anything is kept. Lines are the specification's.
 """
 
 from __future__ import annotations
@@ -377,15 +376,15 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC)
 
     def read_shared(self, shared_file_name: str) -> bytes:
         """Return the whole content of a small shared file, which others may replace meanwhile."""
-        try:
-            with self.read_shared_file_stream(shared_file_name) as stream:
-                return stream.read()
-        except OSError as error:
-            if error.errno != ESTALE:
-                raise
-        # On NFS the old content is gone once another client has replaced it.
-        with self.read_shared_file_stream(shared_file_name) as stream:
-            return stream.read()
+        for again in (True, False):
+            try:
+                with self.read_shared_file_stream(shared_file_name) as stream:
+                    content: bytes = stream.read()
+                break
+            except OSError as error:
+                if error.errno != ESTALE or not again:  # on NFS: another client has replaced it
+                    raise
+        return content
 
     # Messages
 
