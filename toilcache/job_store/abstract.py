@@ -1,6 +1,6 @@
 """What every job store can do: the verbs of the specification and those that the engine adds.
 
-Contracts stand here, at the verbs. Must not know how or where anything is kept. Lines are the specification's.
+Contracts stand here, at the verbs. Must not know how or where anything is kept. Lines: the specification's.
 """
 
 from __future__ import annotations
