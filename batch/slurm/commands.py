@@ -15,6 +15,7 @@ from toilcache.batch.slurm.parse import LINE_END, LINE_MARK
 
 MIB = 1 << 20
 WARNING_SECONDS = 60
+"""So long before the time limit of an allocation its worker is warned; Slurm may do so a minute sooner."""
 
 _SQUEUE_FIELDS = ("%F", "%K", "%T", "%r", "%N", "%k")
 _SINFO_FIELDS = ("%P", "%a", "%l", "%c", "%m", "%d", "%G", "%f", "%D", "%T")
@@ -84,7 +85,8 @@ def sbatch(
     """
     argv = ["sbatch", "--parsable", f"--job-name={name}", f"--comment={tag}", f"--array=0-{tasks - 1}"]
     argv += [f"--output={output}", "--open-mode=append", "--chdir=/", "--nodes=1", "--ntasks=1"]
-    argv += [*_resources(placement, needs), f"--signal=B:USR1@{WARNING_SECONDS}"]
+    warning = WARNING_SECONDS if placement.time is None else min(WARNING_SECONDS, placement.time / 4)
+    argv += [*_resources(placement, needs), f"--signal=B:USR1@{max(1, int(warning))}"]
     if placement.time is not None:
         argv.append(f"--time={max(1, math.ceil(placement.time / 60))}")
     chosen = placement._replace(partition=placement.partition or partition)

@@ -1,0 +1,194 @@
+"""Workflows on a real Slurm cluster of four nodes, as a user without privileges.
+
+Each ends with the right answer and leaves nothing on any node, whatever happens to jobs, nodes and leaders.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections import Counter
+
+import pytest
+
+from tests.testbed.slurm_fixtures import Finished, Site, bare_site, site
+
+__all__ = ["bare_site", "site"]
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+WORKFLOW = "tests/real/slurm_workflow.py"
+
+
+def begin(site: Site, name: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    diary = str(site.home / f"{name}.diary")
+    return site.begin(site.script(WORKFLOW), "--diary", diary, *arguments, f"./{name}", **environment)
+
+
+def check(site: Site, name: str, done: Finished, count: int, again: int = 0) -> None:
+    """The right sum; each job has come to its end, and no more than `again` were begun more than once."""
+    assert done.status == 0, done.err
+    assert done.out == f"result {sum(range(count))}\n"
+    words = site.diary(name)
+    begun = Counter(line[1] for line in words if line[0] == "begin")
+    assert set(begun) == {str(number) for number in range(count)}
+    assert sum(times - 1 for times in begun.values()) <= again, begun
+    assert not (site.home / name).exists(), "the job store of a workflow that succeeded is removed"
+
+
+def test_a_first_workflow(site: Site) -> None:
+    done = site.run(site.script("examples/hello.py"), "./hello-store")
+    assert (done.status, done.out) == (0, "sum of squares: 285\n"), done.err
+    site.check_clean()
+
+
+def test_jobs_run_on_all_nodes_and_leave_them_clean(site: Site) -> None:
+    name = site.new_name()
+    done = site.finish(begin(site, name, "--count", "48", "--seconds", "1", TCTEST="open-sesame"))
+    check(site, name, done, 48)
+    hosts = {words[2] for words in site.diary(name) if words[0] == "begin"}
+    assert hosts == set(site.cluster.nodes)
+    assert {words[4] for words in site.diary(name) if words[0] == "begin"} == {"open-sesame"}
+    site.check_clean()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [("memory", "memory ran out; raise its memory requirement"), ("killed", "was killed (SIGKILL)")],
+)
+def test_a_job_that_is_killed_runs_again(site: Site, trouble: str, words: str) -> None:
+    name = site.new_name()
+    done = site.finish(begin(site, name, "--count", "6", "--trouble", trouble))
+    check(site, name, done, 6, again=1)
+    assert words in done.err
+    site.check_clean()
+
+
+def test_workers_that_are_cancelled_by_hand(site: Site) -> None:
+    name = site.new_name()
+    process = begin(site, name, "--count", "24", "--seconds", "4", "--retryCount", "0")
+    site.await_begun(name, 8)
+    running = [line.split()[0] for line in site.cluster.jobs() if " RUNNING " in line]
+    site.cluster.run("scancel", *running[:3])
+    check(site, name, site.finish(process), 24, again=3)
+    site.check_clean()
+
+
+def test_a_controller_that_is_restarted(site: Site) -> None:
+    name = site.new_name()
+    process = begin(site, name, "--count", "24", "--seconds", "4")
+    site.await_begun(name, 8)
+    site.cluster.stop_controller()
+    site.await_begun(name, 12)
+    site.cluster.start_controller()
+    check(site, name, site.finish(process), 24)
+    site.check_clean()
+
+
+def test_a_database_that_is_down(site: Site) -> None:
+    name = site.new_name()
+    site.cluster.stop_database()
+    try:
+        process = begin(site, name, "--count", "12", "--seconds", "2")
+        site.await_begun(name, 4)
+        running = [line.split()[0] for line in site.cluster.jobs() if " RUNNING " in line]
+        site.cluster.run("scancel", running[0])
+        check(site, name, site.finish(process), 12, again=1)
+    finally:
+        site.cluster.start_database()
+    site.check_clean()
+
+
+def test_a_node_that_loses_power(site: Site) -> None:
+    name = site.new_name()
+    process = begin(site, name, "--count", "24", "--seconds", "5")
+    site.await_begun(name, 16)
+    site.cluster.node_down("n2")
+    done = site.finish(process)
+    site.cluster.node_up("n2")
+    check(site, name, done, 24, again=4)
+    assert "was lost" in done.err
+    assert "cannot clean n2 now" in done.err
+    site.cluster.wait_idle()
+    site.check_clean()
+
+
+def test_a_node_behind_a_broken_network_changes_nothing(site: Site) -> None:
+    """Slurm gives up on it and requeues, while what runs there goes on and commits or tries to."""
+    name = site.new_name()
+    process = begin(site, name, "--count", "16", "--seconds", "45")
+    site.await_begun(name, 16)
+    site.cluster.cut("n2")
+    try:
+        done = site.finish(process)
+    finally:
+        site.cluster.heal("n2")
+    check(site, name, done, 16, again=4)
+    site.cluster.wait_idle()
+
+
+def test_a_leader_that_is_killed_goes_on_where_it_was(site: Site) -> None:
+    name = site.new_name()
+    process = begin(site, name, "--count", "60", "--seconds", "2")
+    site.await_begun(name, 20)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    check(site, name, site.finish(begin(site, name, "--count", "60", "--restart")), 60)
+    site.check_clean()
+
+
+def test_an_allocation_for_each_job(site: Site) -> None:
+    name = site.new_name()
+    done = site.finish(begin(site, name, "--count", "12", "--noWorkerReuse", "--disableChaining"))
+    check(site, name, done, 12)
+    allocations = {words[3] for words in site.diary(name) if words[0] == "begin"}
+    assert len(allocations) == 12
+    site.check_clean()
+
+
+def refused(site: Site, *arguments: str, words: str) -> None:
+    name = site.new_name()
+    done = site.finish(begin(site, name, "--count", "2", "--retryCount", "0", *arguments))
+    assert done.status != 0
+    assert words in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+
+
+def test_what_slurm_refuses_is_said_in_its_words(site: Site) -> None:
+    refused(site, "--slurmPartition", "nope", words="invalid partition specified: nope")
+    refused(site, "--slurmReservation", "nope", words="Requested reservation is invalid")
+    refused(site, "--slurmConstraint", "a|b", words="Invalid feature specification")
+    site.check_clean()
+
+
+def test_what_no_node_can_meet_is_refused_before_anything_is_submitted(site: Site) -> None:
+    refused(site, "--defaultMemory", "1T", words="MiB of memory")
+    refused(site, "--defaultCores", "99", words="cores")
+    refused(site, "--slurmPartition", "short", "--slurmTime", "1h", words="seconds of time")
+    site.check_clean()
+
+
+def test_a_store_that_nodes_do_not_see_is_explained_in_one_line(site: Site) -> None:
+    """A node has a /tmp of its own."""
+    process = site.begin(
+        site.script(WORKFLOW), "--diary", "/tmp/x", "--retryCount", "0", "/tmp/tcalice-store"
+    )
+    try:
+        done = site.finish(process)
+        assert done.status != 0
+        assert "/tmp/tcalice-store and" in done.err
+        assert "visible on the nodes?" in done.err
+    finally:
+        subprocess.run(["rm", "-rf", "/tmp/tcalice-store"], check=True)
+    site.check_clean()
+
+
+def test_without_accounting_lost_workers_are_noticed_all_the_same(bare_site: Site) -> None:
+    name = bare_site.new_name()
+    process = begin(bare_site, name, "--count", "24", "--seconds", "4")
+    bare_site.await_begun(name, 8)
+    running = [line.split()[0] for line in bare_site.cluster.jobs() if " RUNNING " in line]
+    bare_site.cluster.run("scancel", "--signal=KILL", "--full", *running[:2])
+    check(bare_site, name, bare_site.finish(process), 24, again=2)
+    bare_site.check_clean()

@@ -1,0 +1,116 @@
+"""Clusters of the Slurm test-bed as fixtures, with the engine for their users and a way to run workflows on
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.testbed.slurm_cluster import SlurmCluster, wait_for
+from tests.testbed.slurm_engine import install_engine
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCAL = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+class Finished(NamedTuple):
+    """How a workflow ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Site:
+    """A cluster with the engine installed, as a test user has it."""
+
+    def __init__(self, cluster: SlurmCluster) -> None:
+        self.cluster = cluster
+        self.home = cluster.shared / "home" / "tcalice"
+        self.python = install_engine(cluster.shared / "engine")
+        self.count = 0
+
+    def script(self, path: str) -> Path:
+        """Put a script of the repository where the user can read it."""
+        target = self.cluster.shared / Path(path).name
+        shutil.copy(ROOT / path, target)
+        target.chmod(0o644)
+        return target
+
+    def begin(self, script: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a workflow as the user, on the host as on a login node."""
+        user = self.cluster.user()
+        user["env"] = {**user["env"], **environment}  # type: ignore[dict-item]
+        argv = [str(self.python), str(script), "--batchSystem", "slurm", "--defaultMemory", "100M"]
+        return subprocess.Popen(
+            [*argv, "--defaultDisk", "1M", *arguments],
+            text=True,
+            cwd=self.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **user,  # type: ignore[call-overload]
+        )
+
+    def finish(self, process: subprocess.Popen[str], seconds: float = 240) -> Finished:
+        out, err = process.communicate(timeout=seconds)
+        return Finished(process.returncode, out, err)
+
+    def run(self, script: Path, *arguments: str, **environment: str) -> Finished:
+        return self.finish(self.begin(script, *arguments, **environment))
+
+    def new_name(self) -> str:
+        self.count += 1
+        return f"wf{self.count}"
+
+    def diary(self, name: str) -> list[list[str]]:
+        """The lines that jobs have left, as words."""
+        path = self.home / f"{name}.diary"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+    def await_begun(self, name: str, count: int) -> None:
+        """Wait until so many jobs have begun."""
+        wait_for(lambda: sum(words[0] == "begin" for words in self.diary(name)) >= count, "jobs to begin")
+
+    def check_clean(self) -> None:
+        """Nothing of the user is left: in Slurm, among the processes, on any node's local disks."""
+        wait_for(lambda: not self.cluster.jobs(), "the last job to leave Slurm", 20)
+        wait_for(lambda: not self.cluster.processes(), "the last process to end", 20)
+        for node in self.cluster.nodes:
+            for place in (*LOCAL, str(self.cluster.base / "local")):
+                assert self.cluster.in_node(node, "ls", "-A", place) == "", f"{place} of {node}"
+        own = re.compile("toilcache-(?!tests-)")
+        left = [name for place in LOCAL for name in os.listdir(place) if own.match(name)]
+        assert [name for name in left if self._is_of_user(name)] == []
+
+    def _is_of_user(self, name: str) -> bool:
+        uid = self.cluster.user()["user"]
+        paths = [Path(place, name) for place in LOCAL]
+        return any(path.exists() and path.stat().st_uid == uid for path in paths)
+
+
+def _site(accounting: bool, extra: str = "") -> Iterator[Site]:
+    cluster = SlurmCluster(accounting=accounting, extra=extra)
+    try:
+        yield Site(cluster.up())
+    finally:
+        cluster.down()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """Four nodes, with accounting."""
+    yield from _site(accounting=True)
+
+
+@pytest.fixture(scope="module")
+def bare_site() -> Iterator[Site]:
+    """Four nodes without accounting, whose controller forgets ended jobs at once."""
+    yield from _site(accounting=False, extra="")
