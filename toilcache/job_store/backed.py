@@ -5,7 +5,10 @@ Puts the parts together; knows nothing itself.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from toilcache.errors import JobStoreUnavailableError
+from toilcache.job_store import layout
 from toilcache.job_store.files import Files
 from toilcache.job_store.job_records import JobRecords
 from toilcache.job_store.leader_state import LeaderState
@@ -21,10 +24,16 @@ class BackedJobStore(Recovery, JobRecords, Files, LeaderState):
         try:
             self._backend.sync()
         except OSError as error:
+            with suppress(OSError):
+                self._backend.put(layout.DOUBT, b"")
             raise JobStoreUnavailableError(
                 f"cannot sync job store {self.locator}: {error.strerror or error}; "
                 "look after its disk or server"
             ) from error
+
+    def is_in_doubt(self) -> bool:
+        """Say whether a sync has failed since the last `clean`."""
+        return self._backend.has(layout.DOUBT)
 
     def work(self, run: int) -> Work:
         """Return the work of a run of the leader, for hosts that cannot be reached by a socket."""

@@ -7,10 +7,12 @@ every id that the store did not give out itself. Must not touch a disk.
     shared/NAME                     files known by name; shared-linked/NAME: link records of such
     jobs/AB/JOB/VERSION             records of a job, one per version
     jobs/AB/JOB/ATTEMPT.d/FILE      files that go with the job
-    kept/AB/JOB/ATTEMPT/FILE        files that an attempt of the job wrote and that outlive it
+    kept/AB/JOB/ATTEMPT/FILE        files that an attempt of the job wrote and that outlive it; ATTEMPT is an
+                                    empty file where an attempt was given up, so that it can write no more
     free/AB/FILE, linked/AB/FILE    files of no job; link records of imported originals
     logs/new, logs/read             log messages
     leader/RUN, RUN.beat, .closed, .ended: runs of the leader; journal/RUN.jsonl: their journals
+    leader/doubt                    a sync has failed: records may not be on the disk
     nodes/NODE                      nodes that took part
     work/RUN/...                    work that hosts on other nodes take (see job_store.work)
     trash/                          what is being removed
@@ -47,6 +49,7 @@ RESERVE = "reserve"
 JOBS, KEPT, FREE, LINKED, TRASH = "jobs", "kept", "free", "linked", "trash"
 SHARED, SHARED_LINKED = "shared", "shared-linked"
 LOGS_NEW, LOGS_READ = "logs/new", "logs/read"
+DOUBT = "leader/doubt"
 LEADER, JOURNAL, NODES, WORK = "leader", "journal", "nodes", "work"
 DIRECTORIES = (
     *(JOBS, KEPT, FREE, LINKED, TRASH, SHARED, SHARED_LINKED),

@@ -64,6 +64,10 @@ class LeaderVerbs(ABC):
         """
 
     @abstractmethod
+    def is_in_doubt(self) -> bool:
+        """Say whether a sync has failed since the last `clean`, which writes all records again then."""
+
+    @abstractmethod
     def last_beat(self) -> float | None:
         """Return when the newest run last showed life, which its claim is too, by the storage's clock.
 

@@ -134,7 +134,12 @@ class Recovery(JobRecords, Files):
 
     def _delete_files(self, descriptions: Iterable[JobDescription]) -> None:
         """Delete what commits wanted deleted and what given-up attempts uploaded."""
+        descriptions = list(descriptions)
+        if self.is_in_doubt():
+            for description in descriptions:
+                self.renew_record(str(description.jobStoreID), description.version)
         self.sync()
+        self._backend.delete(layout.DOUBT)
         for description in descriptions:
             waiting = description.has_body()
             if not waiting:

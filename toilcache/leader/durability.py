@@ -32,10 +32,15 @@ class SyncGate:
     :param wake: called from the sync thread when a sync has ended or failed.
     :param renew: writes a version of a job again, so that the next sync speaks for it; called from that
         thread.
+    :param doubts: a sync has failed before, so that nothing is taken for safe without being written again.
     """
 
     def __init__(
-        self, sync: Callable[[], None], wake: Callable[[], None], renew: Callable[[str, int], None]
+        self,
+        sync: Callable[[], None],
+        wake: Callable[[], None],
+        renew: Callable[[str, int], None],
+        doubts: bool = False,
     ) -> None:
         self._sync = sync
         self._wake = wake
@@ -46,7 +51,7 @@ class SyncGate:
         self._syncing: list[Any] = []
         self._records: list[tuple[str, int]] = []
         self._in_doubt: list[tuple[str, int]] = []
-        self._doubts = False
+        self._doubts = doubts
         self._oldest: float | None = None
         self._ended = threading.Event()
         self._begin = threading.Semaphore(0)

@@ -62,7 +62,7 @@ class Leader:
         self._journal = Journal(store.append_journal(run))
         self._graph = Graph(self._load)
         self._attempts = Attempts(store)
-        self._gate = SyncGate(store.sync, adapter.wake, store.renew_record)
+        self._gate = SyncGate(store.sync, adapter.wake, store.renew_record, store.is_in_doubt())
         self._consequences = Consequences(store, self._graph, self._gate)
         self._timers = Timers()
         self._patience = Patience(self._timers)
@@ -112,6 +112,7 @@ class Leader:
     # Beginning and end
 
     def _begin(self, root: JobDescription, adopted: Sequence[tuple[str, int]]) -> None:
+        self._gate.rests_on(str(root.jobStoreID), root.version)
         changes = self._graph.start(root)
         self.counts.known = len(self._graph.nodes)
         if self._resuming:
