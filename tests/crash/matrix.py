@@ -88,7 +88,7 @@ class Run:
         written = [int(path.read_text("ascii")) for path in self.place.store.glob("kept/*/*/*/*")]
         assert sorted(written) == matrix_workflow.NUMBERS
         commits = self.commits()
-        assert max(commits.values()) == 1, commits
+        assert max(commits.values(), default=0) <= 1, commits
         store = FileJobStore(str(self.place.store))
         store.resume()
         store.clean()

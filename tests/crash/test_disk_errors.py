@@ -16,8 +16,9 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,27 +47,24 @@ class Result(NamedTuple):
     fault: str
 
 
-class freed:
-    """Frees the disk, for a block, a moment after it was full."""
+@contextmanager
+def freed(flag: Path) -> Iterator[None]:
+    """Free the disk a moment after it was full, as often as it is in the block."""
+    over = threading.Event()
 
-    def __init__(self, flag: Path) -> None:
-        self._flag = flag
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.01):
-            if self._flag.exists():
+    def watch() -> None:
+        while not over.wait(0.01):
+            if flag.exists():
                 time.sleep(FULL_SECONDS)
-                self._flag.unlink()
-                return
+                flag.unlink()
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def survive(base: Path, cell: tuple[str, str, str], step: int) -> Result:
