@@ -11,13 +11,16 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.crash import zombie_jobs
 from tests.crash.store_tree import reached, tree
+from tests.crash.suspended import Suspended
 from tests.crash.zombie_jobs import SMALL, Outcome, Server
 from tests.fakes.job_stores import Bench
 from tests.fakes.leader_stage import Stage
@@ -157,3 +160,35 @@ def test_a_zombie_changes_nothing(tmp_path: Path, moment: str, caching: bool) ->
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_zombie_at_any_step_changes_nothing(tmp_path: Path, moment: str, caching: bool) -> None:
     haunt(tmp_path, moment, caching, 1, stride=1)
+
+
+# With a real leader on the same machine
+
+
+@pytest.mark.parametrize("who", ["job", "host"])
+def test_a_stopped_worker_is_given_up_and_gone_before_its_job_is_done_elsewhere(
+    tmp_path: Path, who: str
+) -> None:
+    """Where the adapter can reach the worker it kills it: stopped processes too, and a host that is deaf."""
+    place = Suspended(tmp_path)
+    leader = place.at_work("--maxJobDuration", "8s", "--retryCount", "2", "--retryBackoff", "0.01")
+    (pid,) = place.workers()
+    job = psutil.Process(pid)
+    zombies = [job] if who == "job" else [job, psutil.Process(job.ppid())]
+    for zombie in zombies:
+        zombie.suspend()
+    place.wait_for(lambda: len(place.workers()) == 2, leader)
+    place.release()
+    place.wait_for(place.is_settled, leader)
+    before = place.tree()
+    for zombie in zombies:
+        with suppress(psutil.NoSuchProcess):
+            zombie.resume()
+    assert not any(zombie.is_running() and zombie.status() != "zombie" for zombie in zombies)
+    assert place.tree() == before
+    place.go()
+    done = place.finish(leader)
+    done.check_result(42)
+    assert "was killed: it ran longer than --maxJobDuration 8 s (2 tries left)" in done.err
+    assert sorted(place.kept()) == [b"early", b"late"]
+    place.check_clean()
