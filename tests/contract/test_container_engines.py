@@ -21,6 +21,7 @@ from toilcache.containers.docker_engine import DockerEngine
 from toilcache.containers.model import ContainerSpec, Engine, Exit, Image, Mount
 from toilcache.containers.singularity import SingularityEngine
 from toilcache.errors import ContainerError, ContainerImageError
+from toilcache.node.namespaces import pid_here, pid_namespace
 
 LABEL = "toilcache.test"
 HOSTILE = "a, b:c \"d\" 'e' \n$(id) `id` \\ é $HOME"
@@ -333,6 +334,21 @@ def test_it_is_a_pid_namespace_of_its_own_with_an_init(real_bench: Bench) -> Non
     script = "import os; print(os.getpid() < 1000, os.getppid() > 0, len(os.listdir('/proc')) < 200)"
     assert real_bench.output("python3", "-c", script) == "True True True\n"
     assert real_bench.output("cat", "/proc/1/comm").strip() in ("docker-init", "tini", "appinit", "sinit")
+
+
+def test_a_process_is_found_by_the_id_it_has_inside(real_bench: Bench) -> None:
+    script = (
+        "import os, time; print(os.getpid(), os.readlink('/proc/self/ns/pid'), flush=True); time.sleep(1000)"
+    )
+    container = real_bench.run("python3", "-c", script)
+    while not (text := real_bench.engine.logs(container, 100)).endswith(b"\n"):
+        assert real_bench.engine.wait(container, 0.01) is None
+    inside, namespace = text.decode().split()
+    here = pid_here(int(inside), namespace)
+    assert pid_namespace(here) == namespace != pid_namespace()
+    assert script.encode() in Path(f"/proc/{here}/cmdline").read_bytes()
+    real_bench.engine.remove(container)
+    assert pid_here(int(inside), namespace) == 0
 
 
 def test_a_network_of_none_has_no_way_out(real_bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_the_descriptor_and_the_message_arrive(stage: Stage) -> None:
     try:
         assert (content, fault, stage.given) == ({"HOME": "/h"}, "", [True])
         assert not os.get_inheritable(descriptor)
-        os.write(descriptor, b"x")
+        assert stat.S_ISFIFO(os.fstat(descriptor).st_mode)
     finally:
         os.close(descriptor)
 
