@@ -13,6 +13,8 @@ from typing import Any
 from toilcache import __version__
 from toilcache.bench.command import add_arguments as bench_arguments
 from toilcache.bench.command import bench as run_bench
+from toilcache.cache.command import add_arguments as cache_arguments
+from toilcache.cache.command import show_cache
 from toilcache.errors import NoSuchJobStoreException, ToilcacheError
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.leader.journal import Status, replay
@@ -65,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "kill", _kill, "ask the leader of a workflow to stop; it can be restarted")
     clean = _command(commands, "clean", _clean, "remove a job store with all its files")
     clean.add_argument("--force", action="store_true", help="also if its leader seems alive")
+    text = "show what the cache of a workflow holds on this node, and whether it is sound"
+    cache = commands.add_parser("cache", help=text, description=text[0].upper() + text[1:] + ".")
+    cache_arguments(cache)
+    cache.set_defaults(command=show_cache)
     text = "measure the engine on this machine"
     bench = commands.add_parser("bench", help=text, description=text[0].upper() + text[1:] + ".")
     bench_arguments(bench)

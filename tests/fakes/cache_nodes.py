@@ -37,13 +37,12 @@ class Node:
         self.where, self.disk = where, disk
         for name in ("work", "coordination"):
             (where / name).mkdir(parents=True)
-        self.dirs = NodeDirs("workflow", str(where / "work"), str(where / "coordination"))
-        self.dirs.make()
         config = Config()
-        config.workflowID, config.workDir = "workflow", str(where / "work")
-        config.coordinationDir = str(where / "coordination")
+        config.workDir, config.coordinationDir = str(where / "work"), str(where / "coordination")
         self.store = FileJobStore(str(where / "store"), sync_files=False)
         self.store.initialize(config)
+        self.dirs = NodeDirs(str(config.workflowID), config.workDir, config.coordinationDir)
+        self.dirs.make()
 
     def uploaded(self, data: bytes = b"content", executable: bool = False) -> FileID:
         """Put a file into the job store, not through a file store."""

@@ -40,7 +40,7 @@ def adopt_dead(cache: NodeCache) -> bool:
         for row in written:
             _look_at(cache, row)
     _finish_deletions(cache)
-    while _clean_up_a_job(cache):
+    while rows.has_orphans(cache.generation.database.con) and _clean_up_a_job(cache):
         continue
     return bool(dead)
 

@@ -150,7 +150,7 @@ class Transaction:
             self._con.execute("BEGIN IMMEDIATE")
         except BaseException as error:
             database.leave()
-            raise _passed_on(error, database.path) from error
+            raise passed_on(error, database.path) from error
         return self._con
 
     def __exit__(
@@ -166,12 +166,12 @@ class Transaction:
             _roll_back(self._con)
         except BaseException as failure:
             _roll_back(self._con)
-            raise _passed_on(failure, self._database.path) from failure
+            raise passed_on(failure, self._database.path) from failure
         finally:
             self._database.leave()
-        passed_on = _passed_on(error, self._database.path)
-        if passed_on is not error:
-            raise passed_on from error
+        known = passed_on(error, self._database.path)
+        if known is not error:
+            raise known from error
 
 
 def _roll_back(con: sqlite3.Connection) -> None:
@@ -182,7 +182,8 @@ def _roll_back(con: sqlite3.Connection) -> None:
             con.execute("ROLLBACK")
 
 
-def _passed_on(error: BaseException, path: str) -> BaseException:
+def passed_on(error: BaseException, path: str) -> BaseException:
+    """Return an error as it is, one of SQLite's in the engine's words."""
     import sqlite3
 
     return translated(error, path) if isinstance(error, sqlite3.Error) else error

@@ -267,7 +267,7 @@ def _works_between_processes(con: sqlite3.Connection, other: _OtherProcess) -> b
 
 
 class _OtherProcess:
-    """A process that adds a row to the probe when told to. It is forked before this one opens the database."""
+    """A process that adds a row to the probe when told to, forked before this one opens the database."""
 
     def __init__(self, path: str) -> None:
         self._told, self._tell = os.pipe()

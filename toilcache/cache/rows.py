@@ -231,6 +231,11 @@ def drop_job(con: sqlite3.Connection, job_id: str, attempt: int) -> None:
     con.execute("DELETE FROM jobs WHERE id = ? AND attempt = ?", (job_id, attempt))
 
 
+def has_orphans(con: sqlite3.Connection) -> bool:
+    """Tell whether there are jobs without a worker."""
+    return con.execute("SELECT 1 FROM jobs WHERE worker IS NULL LIMIT 1").fetchone() is not None
+
+
 def harm_of(con: sqlite3.Connection, holder: Holder) -> str | None:
     """Return what was changed under a job, None if nothing was."""
     found = con.execute(

@@ -118,10 +118,10 @@ class CacheAccounts(AbstractFileStore):
         """
         try:
             try:
-                return call()
+                return self._translating(call)
             except CacheDamagedError:
                 self._renew()
-                return call()
+                return self._translating(call)
         except (CacheUnavailableError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _FULL:
                 raise
@@ -129,6 +129,20 @@ class CacheAccounts(AbstractFileStore):
                 self._warned = True
                 self.log_to_leader(f"job {self.jobName} does without the cache: {error}", _WARNING)
             return None
+
+    def _translating(self, call: Callable[[], T]) -> T:
+        """Return what a call gives; what SQLite raises outside of a transaction is said in the engine's
+        words.
+        """
+        try:
+            return call()
+        except Exception as error:
+            from toilcache.cache.database import passed_on
+
+            known = passed_on(error, "" if self._cache is None else self._cache.generation.database.path)
+            if known is error:
+                raise
+            raise known from error
 
     def _renew(self) -> None:
         cache = self._node()
@@ -147,8 +161,8 @@ class CacheAccounts(AbstractFileStore):
         """Raise ChangedFileError if a file that this job was handed was changed: it must be run again."""
         if self._holder is None:
             return
-        cache, holder = self._node(), self._holder
-        harm = self._without_cache(lambda: cache.harm(holder))
+        holder = self._holder
+        harm = self._without_cache(lambda: self._node().harm(holder))
         if harm is not None:
             raise ChangedFileError(f"cannot trust what job {self.jobName} did: {harm}; it is to be run again")
 
