@@ -1,4 +1,6 @@
-"""A worker that comes when its workflow is over leaves the node as if it had never come."""
+"""A worker that comes when its workflow is over leaves the node as if it had never come; one that comes in
+time removes what dead workflows have left.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,9 @@ import pytest
 
 from tests.contract.adapter_bench import LocalBench
 from toilcache.job.exit_reason import BatchJobExitReason as Reason
+from toilcache.job_store.file_job_store import FileJobStore
+from toilcache.job_store.liveness import note_of
+from toilcache.node.coordination import node_dirs
 
 
 class LateBench(LocalBench):
@@ -109,3 +114,14 @@ def test_a_host_that_was_left_alone_keeps_the_node_for_a_restart(late: LateBench
     for host in dead._hosts.values():
         host.close()
     assert os.path.isdir(late.dirs.jobs)
+
+
+def test_a_worker_removes_what_a_dead_workflow_has_left(late: LateBench) -> None:
+    bases = str(late.home / "work"), str(late.home / "coordination")
+    for name, store in (("dead", late.home / "gone"), ("idle", Path(late.store.path))):
+        dirs = node_dirs(name, *bases, create=False)
+        dirs.hold(1, note_of(FileJobStore(str(store)).locator)).close()
+    late.adapter = late.new_adapter()
+    assert late.start_late() == Reason.FINISHED
+    late.hear(lambda: not any("-dead-" in name for name in late.left()))
+    assert [name for name in late.left() if "-idle-" in name and name.endswith(".work")] != []
