@@ -264,7 +264,13 @@ def install_from_environment() -> None:
     """Follow the plan in the environment, if there is one, until this process ends."""
     if VARIABLE in os.environ:
         plan = Plan(**json.loads(os.environ[VARIABLE]))
-        install(plan, HOST if "toilcache.worker" in sys.orig_argv else LEADER)
+        install(plan, _role(sys.orig_argv))
+
+
+def _role(argv: list[str]) -> str:
+    """Tell a program's role; what is started to call what jobs have deferred is a worker too."""
+    names = [word for word in argv if word.startswith("toilcache.worker")]
+    return LEADER if not names else HOST if names == ["toilcache.worker"] else WORKER
 
 
 def install(plan: Plan, role: str = LEADER) -> dict[str, object]:
