@@ -10,6 +10,7 @@ from typing import IO
 import pytest
 
 from tests.fakes.job_stores import KINDS, NAMES, Bench
+from tests.fakes.memory_job_store import MemoryBackend
 from toilcache.config import Config
 from toilcache.errors import (
     JobStoreUnavailableError,
@@ -124,6 +125,48 @@ def test_the_newest_run_shows_life(bench: Bench) -> None:
     assert again >= first
     bench.store._backend.delete(layout.run(run, ".beat"))
     assert bench.store.last_beat() == claimed
+
+
+@pytest.mark.parametrize("has_beaten", [True, False])
+def test_in_a_full_store_a_leader_shows_life_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, has_beaten: bool
+) -> None:
+    """Else it would count as dead on other machines, a minute after the store has filled up."""
+    run = bench.store.claim_run()
+    if has_beaten:
+        bench.store.beat(run)
+    _age(bench, layout.run(run, ".beat" if has_beaten else ""))
+    before = bench.store.last_beat()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bench.store._backend, "put", full)
+    with pytest.raises(JobStoreUnavailableError, match="No space left"):
+        bench.store.beat(run)
+    after = bench.another(resume=True).last_beat()
+    assert before is not None
+    assert after is not None
+    assert after > before + 1000
+
+
+def _age(bench: Bench, key: str) -> None:
+    """Have a key be written long ago."""
+    if isinstance(bench.store._backend, MemoryBackend):
+        bench.store._backend.entries[key].modified -= 10_000
+    else:
+        os.utime(bench.store._backend.where(key), (1e9, 1e9))
+
+
+def test_only_the_newest_run_gets_an_end_mark(bench: Bench) -> None:
+    first, second = bench.another(resume=True), bench.another(resume=True)
+    first.claim_run()
+    second.claim_run()
+    before = sorted(bench.store._backend.names(layout.LEADER))
+    first.mark_ended(1)
+    assert sorted(bench.store._backend.names(layout.LEADER)) == before
+    second.mark_ended(2)
+    assert bench.store.is_ended()
 
 
 def test_a_new_run_takes_the_end_mark_away(bench: Bench) -> None:
