@@ -10,8 +10,11 @@ import json
 import os
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from statistics import median
+from typing import Any, NamedTuple
 
+from toilcache.bench.rows import CACHE_TIMES, CROWD, quantile
 from toilcache.errors import ConfigError
 from toilcache.io import atomic_copy
 from toilcache.process import run
@@ -27,8 +30,8 @@ class PeerRow(NamedTuple):
     unit: str
 
 
-def _script(python: str, name: str, directory: str, *arguments: str) -> tuple[float, float]:
-    """Run a peer's script; returns the seconds it printed and those of the whole process.
+def _script(python: str, name: str, directory: str, *arguments: str) -> tuple[dict[str, Any], float]:
+    """Run a peer's script; returns what it printed and the seconds of the whole process.
 
     It runs as a copy in ``directory``: Toil loads no script from within a package.
     """
@@ -39,31 +42,47 @@ def _script(python: str, name: str, directory: str, *arguments: str) -> tuple[fl
     began = time.perf_counter()
     done = run([python, path, *arguments], env=environment)
     wall = time.perf_counter() - began
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"]), wall
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures, wall
 
 
-def _toil(python: str, kind: str, size: int, directory: str) -> tuple[float, float]:
+def _toil(python: str, kind: str, size: int, directory: str) -> tuple[dict[str, Any], float]:
     store = os.path.join(directory, f"toil-{kind}-{size}-{os.urandom(4).hex()}")
     return _script(python, "peer_toil.py", directory, kind, str(size), store, directory)
 
 
 def _toil_fan(python: str, directory: str) -> float:
-    few, many = (_toil(python, "fan", size, directory)[0] for size in TOIL_FAN)
-    return (TOIL_FAN[1] - TOIL_FAN[0]) / (many - few)
+    few, many = (_toil(python, "fan", size, directory)[0]["seconds"] for size in TOIL_FAN)
+    return float((TOIL_FAN[1] - TOIL_FAN[0]) / (many - few))
 
 
 def _toil_chain(python: str, directory: str) -> float:
-    few, many = (_toil(python, "chain", size, directory)[0] for size in TOIL_CHAIN)
-    return 1000 * (many - few) / (TOIL_CHAIN[1] - TOIL_CHAIN[0])
+    few, many = (_toil(python, "chain", size, directory)[0]["seconds"] for size in TOIL_CHAIN)
+    return float(1000 * (many - few) / (TOIL_CHAIN[1] - TOIL_CHAIN[0]))
 
 
 def _toil_empty(python: str, directory: str) -> float:
     return _toil(python, "empty", 0, directory)[1]
 
 
+def _toil_hit(python: str, directory: str) -> float:
+    return float(median(_toil(python, "hits", CACHE_TIMES, directory)[0]["milliseconds"]))
+
+
+def _toil_write(python: str, directory: str) -> float:
+    return float(median(_toil(python, "writes", CACHE_TIMES, directory)[0]["milliseconds"]))
+
+
+def _diskcache(python: str, directory: str, pause: float, part: float) -> float:
+    figures, _ = _script(python, "peer_diskcache.py", directory, str(CROWD), directory, str(pause))
+    return quantile(figures["milliseconds"], part)
+
+
 def _parsl_fan(python: str, directory: str) -> float:
-    few, many = (_script(python, "peer_parsl.py", directory, str(size), directory)[0] for size in PARSL_FAN)
-    return (PARSL_FAN[1] - PARSL_FAN[0]) / (many - few)
+    few, many = (
+        _script(python, "peer_parsl.py", directory, str(size), directory)[0]["seconds"] for size in PARSL_FAN
+    )
+    return float((PARSL_FAN[1] - PARSL_FAN[0]) / (many - few))
 
 
 PEERS: dict[str, dict[str, PeerRow]] = {
@@ -71,8 +90,14 @@ PEERS: dict[str, dict[str, PeerRow]] = {
         "toil fan-out": PeerRow("fan-out", _toil_fan, "jobs/s"),
         "toil chain": PeerRow("chain", _toil_chain, "ms/job"),
         "toil empty": PeerRow("empty", _toil_empty, "s"),
+        "toil hit": PeerRow("cache-hit", _toil_hit, "ms"),
+        "toil write": PeerRow("cache-write", _toil_write, "ms"),
     },
     "parsl": {"parsl fan-out": PeerRow("fan-out", _parsl_fan, "jobs/s")},
+    "diskcache": {
+        "diskcache p99": PeerRow("crowd-p99", partial(_diskcache, pause=0.02, part=0.99), "ms"),
+        "diskcache flat": PeerRow("flat-out-p99", partial(_diskcache, pause=0.0, part=0.99), "ms"),
+    },
 }
 
 

@@ -9,6 +9,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
 from typing import Any
 
 from toilcache.process import run
@@ -17,6 +20,7 @@ from toilcache.removal import robust_rmtree
 FAN_SIZES = (200, 1200)
 CHAIN_SIZES = (20, 220)
 LEADER_SIZES = (500, 5500)
+CACHE_TIMES, CROWD = 300, 32
 
 
 def run_workflow(kind: str, size: int, directory: str) -> dict[str, Any]:
@@ -103,6 +107,35 @@ def leader_memory(directory: str) -> float:
     return float(run_leader(100_000, directory)["peak_memory"] / (1 << 20))
 
 
+def run_cache(kind: str, size: int, directory: str) -> list[float]:
+    """Run one workflow that uses the cache; returns the milliseconds that its jobs measured."""
+    store = os.path.join(directory, f"{kind}-{size}-{os.urandom(4).hex()}")
+    command = [sys.executable, "-m", "toilcache.bench.cache_jobs", kind, str(size), store]
+    done = run([*command, "--workDir", directory])
+    found: list[float] = json.loads(done.stdout)["milliseconds"]
+    return found
+
+
+def quantile(values: list[float], part: float) -> float:
+    """Return the value below or at which this part of all lie."""
+    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
+
+
+def cache_hit(directory: str) -> float:
+    """Median milliseconds of reading one megabyte that the cache has, to a new path, in one job."""
+    return median(run_cache("hits", CACHE_TIMES, directory))
+
+
+def cache_write(directory: str) -> float:
+    """Median milliseconds of writing a file of 1,000 bytes, in one job."""
+    return median(run_cache("writes", CACHE_TIMES, directory))
+
+
+def crowd(directory: str, kind: str, part: float) -> float:
+    """Milliseconds below which this part of the reads and writes of 32 processes at once lie."""
+    return quantile(run_cache(kind, CROWD, directory), part)
+
+
 def _wall(command: list[str]) -> float:
     began = time.perf_counter()
     pid = os.posix_spawn(command[0], command, os.environ)
@@ -110,12 +143,17 @@ def _wall(command: list[str]) -> float:
     return time.perf_counter() - began
 
 
-ROWS = {
+ROWS: dict[str, tuple[Callable[[str], float], str]] = {
     "fan-out": (fan_out, "jobs/s"),
     "distinct-pids": (distinct_pids, "of 200"),
     "chain": (chain, "ms/job"),
     "empty": (empty, "s"),
     "worker-import": (worker_import, "s"),
+    "cache-hit": (cache_hit, "ms"),
+    "cache-write": (cache_write, "ms"),
+    "crowd-p99": (partial(crowd, kind="crowd", part=0.99), "ms"),
+    "crowd-max": (partial(crowd, kind="crowd", part=1.0), "ms"),
+    "flat-out-p99": (partial(crowd, kind="throng", part=0.99), "ms"),
     "leader": (leader_rate, "jobs/s"),
     "leader-cpu": (leader_cpu, "ms/job"),
     "leader-memory": (leader_memory, "MiB"),
