@@ -10,24 +10,21 @@ from __future__ import annotations
 import logging
 import os
 import select
-import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from toilcache import vfs
 from toilcache.batch.model import Ended, JobRequest, Update
-from toilcache.batch.slurm import commands
 from toilcache.batch.slurm.cleaning import clean_nodes
 from toilcache.batch.slurm.client import SlurmClient, SlurmError
 from toilcache.batch.slurm.commands import Needs, Placement
-from toilcache.batch.slurm.evidence import LOOK_SECONDS, Look
-from toilcache.batch.slurm.fleet import FAILED_STARTS, Fleet
+from toilcache.batch.slurm.evidence import LOOK_SECONDS
 from toilcache.batch.slurm.hosts import Hosts, end_of
-from toilcache.batch.slurm.partitions import choose_partition, what_is_lacking
+from toilcache.batch.slurm.partitions import what_is_lacking
 from toilcache.batch.slurm.queues import Attempt, Queue, Queues, seize
 from toilcache.batch.slurm.states import Phase, Verdict
-from toilcache.batch.slurm.trouble import Patience, Trouble
+from toilcache.batch.slurm.submitter import Submitter
 from toilcache.errors import InsufficientSystemResources
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.job_store.abstract import AbstractJobStore
@@ -35,16 +32,10 @@ from toilcache.job_store.work import Work
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
-SUBMIT_SECONDS = 1.0
-"""The least time between two calls of sbatch."""
+SHORTEST_PAUSE, LONGEST_PAUSE, LONGEST_REST = 0.02, 0.5, 2.0
 DOUBT_SECONDS = 45.0
 """A host that has said nothing for three of its beats is asked after."""
 STOP_SECONDS = 8.0
-_START = (
-    "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
-    "from toilcache.worker.allocation import main; sys.exit(main(sys.argv[2:]))"
-)
 
 
 class SlurmAdapter:
@@ -62,7 +53,7 @@ class SlurmAdapter:
         store: AbstractJobStore,
         run: int,
         placement: Placement,
-        fleet: Fleet,
+        submitter: Submitter,
         setup: dict[str, Any],
         clean: Callable[[], None],
         cleans_nodes: Callable[[], bool],
@@ -71,7 +62,7 @@ class SlurmAdapter:
         self._store = store
         self._run = run
         self._placement = placement
-        self._fleet = fleet
+        self._submitter = submitter
         self._clean = clean
         self._cleans_nodes = cleans_nodes
         self._work: Work = store.work(run)
@@ -80,16 +71,9 @@ class SlurmAdapter:
         self._queues = Queues(self._work, self._claimant)
         self._hosts = Hosts()
         self._adopted: set[Attempt] = set()
-        self._groups = client.partitions()
-        self._patience = Patience()
         self._ready: list[Update] = []
-        self._submissions = 0
-        self._next_submit = 0.0
         self._last_look = -LOOK_SECONDS
-        self._look_wanted = False
-        self._lost: dict[str, tuple[str, int]] = {}
         self._absent = False
-        self._avoid: set[str] = set()
         self._pause = SHORTEST_PAUSE
         self._closed = False
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -100,7 +84,7 @@ class SlurmAdapter:
 
     def check(self, request: JobRequest) -> None:
         needs = Needs(request.cores, request.memory, request.disk, request.accelerators)
-        lack = what_is_lacking(self._groups, needs, self._placement)
+        lack = what_is_lacking(self._submitter.groups, needs, self._placement)
         if lack is not None:
             raise InsufficientSystemResources(
                 request.name, lack.resource, f"{lack.wanted:g}", f"at most {lack.most:g}", "any node of Slurm"
@@ -114,7 +98,7 @@ class SlurmAdapter:
     def cancel(self, job_ids: Collection[str]) -> None:
         for attempt in [*self._queues.of(job_ids), *(one for one in self._adopted if one[0] in job_ids)]:
             if attempt in self._adopted or not self._queues.withdraw(attempt):
-                for work in {id(host.work): host.work for host in self._hosts.all.values()}.values():
+                for work in self._works():
                     work.order(f"cancel {attempt[0]} {attempt[1]}")
             else:
                 self._end(attempt, Verdict(Phase.ENDED, BatchJobExitReason.KILLED, "was cancelled"))
@@ -148,7 +132,7 @@ class SlurmAdapter:
 
     def _forget_updates(self, claims: list[tuple[Attempt, str]]) -> None:
         """A host that has claimed and not yet said so runs that attempt."""
-        said = {(job_id, version) for _, _, job_id, version in self._hosts.claimed}
+        said = {claim.attempt for claim in self._hosts.claimed}
         self._hosts.claimed.clear()
         for attempt, name in claims:
             host = self._hosts.all.get(name)
@@ -191,7 +175,7 @@ class SlurmAdapter:
     def _sleep(self, left: float | None, cost: float) -> bool:
         """Wait for a while, longer when nothing happens or a round is costly; True if woken."""
         outstanding = self._queues.outstanding or self._adopted
-        pause = max(self._pause, 5 * cost) if outstanding else None
+        pause = max(self._pause, min(5 * cost, LONGEST_REST)) if outstanding else None
         self._pause = min(1.3 * self._pause, LONGEST_PAUSE)
         limits = [seconds for seconds in (left, pause) if seconds is not None]
         if not self._poll.poll(1000.0 * min(limits) if limits else None):
@@ -200,22 +184,30 @@ class SlurmAdapter:
         return True
 
     def _work_on(self, now: float) -> None:
-        self._hear(self._hosts.read(self._work, now))
-        for work in {id(host.work): host.work for host in self._hosts.all.values()}.values():
-            if work.run != self._run:
-                self._hear(
-                    self._hosts.read(work, now, [h.name for h in self._hosts.all.values() if h.work is work])
-                )
+        for work in self._works():
+            self._hear(self._hosts.read(work, now))
         if now >= self._last_look + LOOK_SECONDS and self._should_look(now):
             self._look(now)
         self._hear(self._hosts.settle(now))
         self._part_with_hosts()
-        self._give_up_what_cannot_start()
+        for queue, words in self._submitter.hopeless(self._queues, self._hosts.heard):
+            self._end_all(queue, words)
         self._submit_workers(now)
 
+    def _submit_workers(self, now: float) -> None:
+        ours = [host for host in self._hosts.all.values() if host.work.run == self._run]
+        for queue, words in self._submitter.submit(self._queues, ours, self._hosts.heard, now):
+            self._end_all(queue, words)
+
+    def _works(self) -> list[Work]:
+        """The work of this run, and of those whose hosts still run something."""
+        earlier = {host.work.run: host.work for host in self._hosts.all.values()}
+        return [*(earlier | {self._run: self._work}).values()]
+
     def _hear(self, updates: list[Update]) -> None:
-        for queue, place, _, _ in self._hosts.claimed:
-            self._queues.claimed(queue, place)
+        for claim in self._hosts.claimed:
+            if claim.run == self._run:
+                self._queues.claimed(claim.queue, claim.place)
         if updates or self._hosts.claimed:
             self._pause = SHORTEST_PAUSE
         self._hosts.claimed.clear()
@@ -247,7 +239,7 @@ class SlurmAdapter:
         for host in self._hosts.settled:
             host.work.forget_host(host.name)
         for host in gone:
-            if host.broken is not None and host.claims == 0 and host.queue:
+            if host.broken is not None and host.claims == 0 and host.work.run == self._run:
                 self._end_all(self._queues[host.queue], f"cannot be run by its worker: {host.broken}")
         self._hosts.settled.clear()
         self._hosts.lost.clear()
@@ -258,8 +250,8 @@ class SlurmAdapter:
         """Ask only while something is outstanding that the logs leave open."""
         if not self._queues.outstanding and not self._adopted:
             return False
-        waiting = self._fleet.waiting(self._hosts.heard) > 0
-        return self._look_wanted or waiting or self._hosts.is_doubtful(now, DOUBT_SECONDS)
+        waiting = self._submitter.fleet.waiting(self._hosts.heard) > 0
+        return self._submitter.wants_look or waiting or self._hosts.is_doubtful(now, DOUBT_SECONDS)
 
     def _look(self, now: float) -> None:
         self._last_look = now
@@ -268,111 +260,11 @@ class SlurmAdapter:
         except SlurmError as error:
             logger.info("%s; nothing is concluded from that", error)
             return
-        self._look_wanted = False
         self._hosts.see(look)
         self._absent = not self._absent and any(
             host.began and host.sighting.task not in look.tasks for host in self._hosts.all.values()
         )
-        self._find_lost_submissions(look, now)
-        self._fleet.see(look, self._hosts.heard, now)
-
-    def _find_lost_submissions(self, look: Look, now: float) -> None:
-        """Recognise arrays by what we wrote on them; what is not there was never submitted."""
-        strangers = look.arrays - self._fleet.arrays.keys()
-        for array in sorted(strangers):
-            tag = look.tags[array]
-            if not tag and len(self._lost) == 1:  # the site has written its own comment, or none
-                (tag,) = self._lost
-            if tag in self._lost:
-                queue, size = self._lost.pop(tag)
-                self._fleet.made(array, size, queue, now)
-        self._lost.clear()
-
-    def _submit_workers(self, now: float) -> None:
-        """Ask for more workers where there is work for them; one call at a time, spaced."""
-        if now < self._next_submit or self._patience.left(now) or self._look_wanted:
-            return
-        for queue in self._queues:
-            if queue.unclaimed:
-                hosts = [host for host in self._hosts.all.values() if host.work is self._work]
-                idle = sum(host.is_idle(self._fleet.reuse) and host.queue == queue.name for host in hosts)
-                size = self._fleet.wanted(
-                    queue.name, len(queue.unclaimed), idle, len(hosts), self._hosts.heard
-                )
-                if size:
-                    self._submit_array(queue, size, now)
-                    return
-
-    def _submit_array(self, queue: Queue, size: int, now: float) -> None:
-        """Note what is about to be done, then do it."""
-        self._store.check_run(self._run)
-        self._submissions += 1
-        tag = f"toilcache.{self._run}.{self._submissions}"
-        self._work.note(f"intent {tag} {queue.name} {size}")
-        argv = commands.sbatch(
-            self._placement,
-            queue.needs,
-            size,
-            name=self._client.name,
-            tag=tag,
-            output=self._work.output("%A_%a"),
-            partition=choose_partition(self._groups, queue.needs, self._placement),
-            avoid=sorted(self._avoid),
-        )
-        self._next_submit = now + SUBMIT_SECONDS
-        try:
-            made = self._client.submit(argv, commands.batch_script(self._worker("enter", queue.name)))
-        except SlurmError as error:
-            self._refused(queue, size, error, tag, now)
-            return
-        self._patience.worked()
-        self._work.note(f"made {tag} {made.job_id}")
-        self._fleet.made(made.job_id, size, queue.name, now)
-
-    def _worker(self, verb: str, queue: str, *more: str) -> list[str]:
-        argv = [sys.executable, "-c", _START, "toilcache.worker"]
-        return [*argv, verb, self._store.locator, str(self._run), queue, *more]
-
-    def _refused(self, queue: Queue, size: int, error: SlurmError, tag: str, now: float) -> None:
-        if error.trouble is Trouble.PERMANENT:
-            self._end_all(queue, f"cannot be submitted to Slurm: {error.text}")
-            return
-        if error.trouble is Trouble.LIMIT:
-            self._fleet.too_many(size)
-        if error.trouble is Trouble.AMBIGUOUS:
-            self._look_wanted = True
-            self._lost[tag] = queue.name, size
-        logger.warning("%s; trying again in %.0f s", error, self._patience.failed(now))
-
-    def _give_up_what_cannot_start(self) -> None:
-        """Workers that ended before they began: avoid their nodes; if all do so, fail what waits."""
-        for name, failures in self._fleet.failures.items():
-            if not failures or not name:
-                continue
-            arrays = self._fleet.arrays
-            some_work = any(job in arrays and arrays[job].queue == name for job, _ in self._hosts.heard)
-            if some_work:
-                self._avoid |= {state.node for state in failures if state.node and "," not in state.node}
-                failures.clear()
-            elif len(failures) >= FAILED_STARTS or not self._fleet.waiting(self._hosts.heard, name):
-                state = failures[-1]
-                self._end_all(
-                    self._queues[name],
-                    f"cannot be run: its workers ended on {state.node or 'no node'} before they began "
-                    f"({state.state}, {state.reason}){self._last_output()}",
-                )
-                failures.clear()
-
-    def _last_output(self) -> str:
-        """What the last worker printed, or what it means that none could print anything."""
-        place = os.path.dirname(self._work.output(""))
-        entries = os.scandir(place) if os.path.isdir(place) else iter(())
-        for entry in sorted(entries, key=lambda entry: entry.stat().st_mtime, reverse=True):
-            with open(entry.path, "rb") as file:
-                lines = file.read().decode("utf-8", "replace").strip().splitlines()
-            if lines:
-                return f": {lines[-1]}"
-        return f"; are {self._store.locator} and {sys.executable} visible on the nodes?"
+        self._submitter.see(look, self._hosts.heard, now)
 
     def _end_all(self, queue: Queue, words: str) -> None:
         """End every attempt of a queue that nobody has begun."""
@@ -384,10 +276,9 @@ class SlurmAdapter:
     def _end_workers(self) -> None:
         """Tell all hosts to go, wait for them, cancel the rest, and clean the nodes that none has cleaned."""
         cleans = self._cleans_nodes()
-        works = {host.work.run: host.work for host in self._hosts.all.values()} | {self._run: self._work}
-        for work in works.values():
+        for work in self._works():
             work.order("stop clean" if cleans else "stop")
-        if not self._fleet.arrays and not self._hosts.all:
+        if not self._submitter.fleet.arrays and not self._hosts.all and not self._store.nodes():
             return
         try:
             self._client.cancel_pending()
@@ -398,12 +289,12 @@ class SlurmAdapter:
         if cleans:
             nodes = [str(info["host"]) for info in self._store.nodes().values()]
             dirty = sorted(node for node in set(nodes) if not self._hosts.clean.get(node))
-            clean_nodes(self._client, self._placement, dirty, self._worker, self._work)
+            clean_nodes(self._client, self._placement, dirty, self._submitter.worker, self._work)
 
     def _await_hosts(self, deadline: float) -> None:
         while time.monotonic() < deadline:
             now = time.monotonic()
-            for work in {host.work.run: host.work for host in self._hosts.all.values()}.values():
+            for work in self._works():
                 self._hosts.read(work, now)
             self._hosts.settle(now)
             if not self._hosts.all:

@@ -30,9 +30,6 @@ ABSENCE_GRACE = 40.0
 SILENCE = 600.0
 """A worker that Slurm calls running and that says nothing for so long is given up."""
 
-MARGIN = 2.0
-"""A look tells nothing of a worker that said hello so shortly before it began."""
-
 
 class TaskState(NamedTuple):
     """What Slurm said of one task."""
@@ -94,7 +91,7 @@ class Sighting:
 
     def see(self, look: Look) -> None:
         """Take note of what a look says of it."""
-        if look.at < self.began + MARGIN or self._end is not None:
+        if look.at < self.began or self._end is not None:
             return
         found = look.tasks.get(self.task)
         self._stopped = False

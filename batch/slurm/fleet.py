@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Set
 
-from toilcache.batch.slurm.evidence import ABSENCE_GRACE, MARGIN, Look, Task, TaskState
+from toilcache.batch.slurm.evidence import ABSENCE_GRACE, Look, Task, TaskState
 from toilcache.batch.slurm.states import Phase, verdict
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Array:
 
     def see(self, look: Look, heard: Set[Task]) -> list[TaskState]:
         """Take in a look; return the tasks that newly turn out to have ended before they began."""
-        if self.over or look.at < self.since + MARGIN:
+        if self.over or look.at < self.since:
             return []
         if self.job_id not in look.arrays:
             self._absent_since = self._absent_since or look.at

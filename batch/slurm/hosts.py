@@ -7,8 +7,8 @@ it began and did not end gets its end, those included whose claim it made and ha
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from toilcache.batch import protocol
 from toilcache.batch.model import Ended, Record, Update
@@ -29,6 +29,15 @@ _ENDINGS = {
     ),
     "terminated": Verdict(Phase.ENDED, BatchJobExitReason.LOST, "was lost: its allocation was taken back"),
 }
+
+
+class Claim(NamedTuple):
+    """An attempt was begun: the run, the queue and the place in it that it was handed out at."""
+
+    run: int
+    queue: str
+    place: int
+    attempt: tuple[str, int]
 
 
 class Host:
@@ -68,7 +77,7 @@ class Hosts:
         self.ghosts: dict[str, Host] = {}
         self.heard: set[Task] = set()
         self.clean: dict[str, bool] = {}
-        self.claimed: list[tuple[str, int, str, int]] = []
+        self.claimed: list[Claim] = []
         self.settled: list[Host] = []
         self.lost: list[Host] = []
 
@@ -106,7 +115,7 @@ class Hosts:
         elif verb == "claim":
             host.attempt, host.attempt_since = (words[3], int(words[4])), now
             host.claims += 1
-            self.claimed.append((words[1], int(words[2]), words[3], int(words[4])))
+            self.claimed.append(Claim(host.work.run, words[1], int(words[2]), host.attempt))
         elif verb == "record":
             updates.append(Record(words[1], int(words[2])))
         elif verb == "ended":
@@ -187,8 +196,3 @@ def _ended(words: list[str], *, first: bool) -> Ended:
 
 def _number(word: str) -> int:
     return int(word) if word.isdigit() else 0
-
-
-def monotonic() -> float:
-    """The clock of everything here; tests put their own in its place."""
-    return time.monotonic()

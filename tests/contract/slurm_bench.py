@@ -14,6 +14,7 @@ from toilcache.batch.slurm.adapter import SlurmAdapter
 from toilcache.batch.slurm.client import SlurmClient
 from toilcache.batch.slurm.commands import Placement
 from toilcache.batch.slurm.fleet import Fleet
+from toilcache.batch.slurm.submitter import Submitter
 from toilcache.node.coordination import node_dirs
 
 NAME = "toilcache-contract"
@@ -47,15 +48,12 @@ class SlurmBench(Bench):
         whole |= {"run": self.run, "environment": whole["environment"] | self.places}
         client = SlurmClient(NAME, environ=os.environ | self.slurm.environment)
         limits = client.limits()
+        fleet = Fleet(limits.array, limits.jobs, self.config.maxWorkers, self.config.workerReuse)
+        placement = Placement(partition=self.config.slurmPartition)
+        submitter = Submitter(client, self.store, self.run, placement, fleet)
+        whole |= setup or {}
         return SlurmAdapter(
-            client,
-            self.store,
-            self.run,
-            Placement(arguments=tuple(self.config.slurmArgs), partition=self.config.slurmPartition),
-            Fleet(limits.array, limits.jobs, self.config.maxWorkers, self.config.workerReuse),
-            whole | (setup or {}),
-            self.clean,
-            lambda: self.cleans,
+            client, self.store, self.run, placement, submitter, whole, self.clean, lambda: self.cleans
         )
 
     def next_leader(self) -> SlurmAdapter:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.contract.adapter_bench import SLOTS
 from tests.contract.slurm_bench import SlurmBench
-from toilcache.batch.slurm import adapter, evidence, fleet, trouble
+from toilcache.batch.slurm import adapter, evidence, fleet, submitter, trouble
 from toilcache.batch.slurm.evidence import LOOK_SECONDS
 from toilcache.job.exit_reason import BatchJobExitReason as Reason
 from toilcache.job.job import Job
@@ -33,9 +33,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         (adapter, "LOOK_SECONDS", 0.2),
         (adapter, "DOUBT_SECONDS", 0.3),
         (evidence, "END_GRACE", 0.3),
-        (evidence, "MARGIN", 0.05),
         (evidence, "ABSENCE_GRACE", 0.5),
-        (fleet, "MARGIN", 0.05),
         (fleet, "ABSENCE_GRACE", 0.5),
     ):
         monkeypatch.setattr(module, name, seconds)
@@ -112,7 +110,7 @@ def test_chatty_wrappers_and_cluster_names(bench: SlurmBench) -> None:
     bench.slurm.always("sbatch", before="*** 12 GB of 100 GB used ***\n", after="\nthank you, 2 papers\n")
     bench.slurm.always("squeue", before="welcome\n", after="bye|1|2|RUNNING\n")
     runs(bench)
-    (array,) = bench.adapter._fleet.arrays
+    (array,) = bench.adapter._submitter.fleet.arrays
     assert array == 1
 
 
@@ -288,7 +286,7 @@ def test_a_script_that_cannot_be_imported_says_so(bench: SlurmBench) -> None:
 
 def test_a_worker_that_cannot_begin_is_quoted(bench: SlurmBench, monkeypatch: pytest.MonkeyPatch) -> None:
     script = b"#!/bin/sh\necho cannot open it >&2\nexit 1\n"
-    monkeypatch.setattr(adapter.commands, "batch_script", lambda argv: script)
+    monkeypatch.setattr(submitter.commands, "batch_script", lambda argv: script)
     request = bench.quick()
     bench.adapter.submit([request])
     (end,) = bench.end_of(request)
@@ -300,7 +298,9 @@ def test_nodes_that_do_not_see_the_store_are_named_in_one_line(
     bench: SlurmBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slurm cannot even open the file for what a worker prints."""
-    monkeypatch.setattr(bench.adapter._work, "output", lambda pattern: f"{bench.home}/nowhere/{pattern}")
+    monkeypatch.setattr(
+        bench.adapter._submitter._work, "output", lambda pattern: f"{bench.home}/nowhere/{pattern}"
+    )
     request = bench.quick()
     bench.adapter.submit([request])
     (end,) = bench.end_of(request)
@@ -339,7 +339,7 @@ def test_a_worker_that_begins_under_a_newer_leader_takes_nothing(bench: SlurmBen
     work = dead._work
     request = bench.quick()
     work.add("1.000-10485760-10485760-0-0", 0, [(request.job_id, request.version)])
-    argv = dead._worker("serve", "1.000-10485760-10485760-0-0")
+    argv = dead._submitter.worker("serve", "1.000-10485760-10485760-0-0")
     environment = os.environ | bench.places
     pid = os.posix_spawn(argv[0], argv, environment)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -386,7 +386,7 @@ def test_a_late_cleaning_job_leaves_a_restarted_workflow_alone(bench: SlurmBench
     bench.hear(lambda: not bench.slurm.tasks("RUNNING"))
     dead = bench.next_leader()
     before = sorted(os.listdir(bench.places["TOILCACHE_WORK_DIR"]))
-    argv = dead._worker("clean", "-", "clean-late")
+    argv = dead._submitter.worker("clean", "-", "clean-late")
     pid = os.posix_spawn(argv[0], argv, os.environ | bench.places)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert sorted(os.listdir(bench.places["TOILCACHE_WORK_DIR"])) == before != []

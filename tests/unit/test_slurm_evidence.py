@@ -76,7 +76,7 @@ def test_who_is_found_again_was_not_absent() -> None:
 
 def test_a_look_from_before_its_time_tells_nothing() -> None:
     worker = sighting(began=100.0)
-    worker.see(look(101.0, "PENDING"))
+    worker.see(look(99.9, "PENDING"))
     worker.see(look(99.0, "FAILED"))
     assert worker.end(130.0) is None
 
