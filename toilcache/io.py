@@ -174,8 +174,8 @@ def rename_onto(temporary: AnyPath, path: AnyPath, status: os.stat_result) -> No
 
 
 def _is_at(path: AnyPath, status: os.stat_result) -> bool:
+    look_at(os.path.dirname(os.path.abspath(path)))
     try:
-        look_at(os.path.dirname(os.path.abspath(path)))
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
@@ -185,11 +185,23 @@ def _is_at(path: AnyPath, status: os.stat_result) -> bool:
         os.close(descriptor)
 
 
-def look_at(directory: AnyPath) -> None:
+def look_at(directory: str) -> None:
     """Open a directory and read its beginning: from then on NFS asks its server anew for the names in it.
 
-    Without that a client may go on for a minute to take names as missing that are there.
+    Without that a client may go on for a minute to take names as missing that are there. A directory that is
+    missing is itself looked for in the one above it. Nothing is raised: what is asked next says how it is.
     """
+    try:
+        _read_beginning(directory)
+    except OSError:
+        above = os.path.dirname(directory)
+        if above != directory:
+            look_at(above)
+            with suppress(OSError):
+                _read_beginning(directory)
+
+
+def _read_beginning(directory: str) -> None:
     with os.scandir(directory) as entries:
         next(entries, None)
 

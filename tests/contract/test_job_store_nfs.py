@@ -32,6 +32,7 @@ from toilcache.errors import (
 from toilcache.io import look_at
 from toilcache.job.description import JobDescription
 from toilcache.job_store import layout
+from toilcache.job_store.liveness import closing
 
 REFUSED = (ConcurrentFileModificationException,)
 
@@ -293,6 +294,16 @@ def test_a_store_that_was_missing(tmp_path: Path) -> None:
     maker.initialize(Config())
     early.resume()
     assert early.config.workflowID == maker.config.workflowID
+
+
+def test_a_store_that_was_missing_is_not_taken_for_gone(tmp_path: Path) -> None:
+    path = str(tmp_path / "store")
+    early, maker = NfsJobStore(path), NfsJobStore(path)
+    with early.client:
+        assert closing(early.locator, 1) == "gone"
+    maker.initialize(Config())
+    with early.client:
+        assert closing(early.locator, 1) == ""
 
 
 def test_what_was_there_is_missed_as_soon_as_it_is_gone(bench: Bench) -> None:

@@ -67,18 +67,8 @@ class DirectoryBackend(Backend):
         except OSError as error:
             if error.errno not in _LOOK_AGAIN:
                 raise
-        self._look(os.path.dirname(self._prefix + key))
+        look_at(os.path.dirname(self._prefix + key))
         return call()
-
-    def _look(self, path: str) -> None:
-        """Look at a directory; if it is missing, at those above it first."""
-        try:
-            look_at(path)
-        except OSError:
-            if len(path) >= len(self.root):
-                self._look(os.path.dirname(path))
-                with suppress(OSError):
-                    look_at(path)
 
     def _open(self, key: str) -> int:
         path = self._prefix + key

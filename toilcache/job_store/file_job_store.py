@@ -223,8 +223,7 @@ class FileJobStore(BackedJobStore):
         try:
             return os.listdir(self.path)
         except FileNotFoundError:
-            with suppress(OSError):
-                look_at(os.path.dirname(self.path))
+            look_at(os.path.dirname(self.path))
             return os.listdir(self.path)
 
     def _not_a_store(self) -> JobStoreUnavailableError:

@@ -10,6 +10,7 @@ import os
 import time
 
 from toilcache.errors import ToilcacheError
+from toilcache.io import look_at
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.node.mounts import file_system_type
 from toilcache.units import format_duration
@@ -94,11 +95,14 @@ def _judge_store(store: FileJobStore, fs_type: str, silence: float) -> Verdict:
 
 def _stands(path: str) -> bool:
     """Tell whether there is something; an OSError is no answer, unlike with `os.path.lexists`."""
-    try:
-        os.lstat(path)
-    except _MISSING:
-        return False
-    return True
+    for again in (True, False):
+        try:
+            os.lstat(path)
+            return True
+        except _MISSING:
+            if again:
+                look_at(os.path.dirname(path))
+    return False
 
 
 def _nearest(path: str) -> str:
