@@ -365,6 +365,23 @@ def test_a_failure_waits_for_room_without_its_log(
     assert context.reports == [(root, 2)]
 
 
+def test_a_disk_that_fails_before_a_job_has_begun_is_waited_for(tmp_path: Path, pauses: list[float]) -> None:
+    bench, root = fresh(tmp_path / "it", lambda job: 1)
+    context = FullNow(bench)
+    backend: Any = context.store._backend
+    get, failures = backend.get, [errno.EIO, errno.EIO]
+
+    def failing(key: str) -> bytes:
+        if failures and key.startswith("jobs/"):
+            raise OSError(failures.pop(), "Input/output error")
+        return bytes(get(key))
+
+    backend.get = failing
+    assert context.run(root) == 0
+    assert len(pauses) == 2
+    assert not bench.store.load_job(root).has_body()
+
+
 def test_what_the_job_itself_writes_is_not_waited_for(tmp_path: Path, pauses: list[float]) -> None:
     def write(job: Job) -> None:
         Path("file").touch()

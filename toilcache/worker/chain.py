@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from functools import partial
 
 from toilcache.errors import (
     ConcurrentFileModificationException,
@@ -53,7 +54,8 @@ def run_chain(context: WorkerContext, job_id: str, version: int, desc: JobDescri
     wait: Callable[[], Any] = _nothing_to_wait_for
     while next_id is not None:
         try:
-            desc = desc or context.store.load_version(next_id, version)
+            # A disk that fails for a moment is not the job's fault, which has not even begun.
+            desc = desc or context.write(partial(context.store.load_version, next_id, version))
         except NoSuchJobException:
             return REFUSED
         reserved = reserved or desc
