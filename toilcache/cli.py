@@ -15,7 +15,7 @@ from toilcache.bench.command import add_arguments as bench_arguments
 from toilcache.bench.command import bench as run_bench
 from toilcache.cache.command import add_arguments as cache_arguments
 from toilcache.cache.command import show_cache
-from toilcache.errors import NoSuchJobStoreException, ToilcacheError
+from toilcache.errors import JobStoreUnavailableError, NoSuchJobStoreException, ToilcacheError
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.leader.journal import Status, replay
 from toilcache.node_cleanup import TEXT as CLEANUP_TEXT
@@ -131,7 +131,12 @@ def _describe(status: Status) -> str:
 
 
 def _kill(options: argparse.Namespace) -> int:
-    _open_store(options).write_kill_flag(True)
+    store = _open_store(options)
+    try:
+        store.write_kill_flag(True)
+    except JobStoreUnavailableError:
+        store.release_reserve()  # a leader on a full store waits; some room is set aside to stop it
+        store.write_kill_flag(True)
     print("asked the leader to stop; it looks every 2 s. Continue with --restart.")
     return 0
 

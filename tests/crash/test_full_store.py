@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -213,6 +214,25 @@ def test_a_leader_that_waits_can_be_stopped_and_the_workflow_restarted(place: Fu
     place.free()
     place.restart().check_result(full_store_workflow.EXPECTED)
     place.check_clean()
+
+
+@pytest.mark.real
+def test_a_leader_that_waits_can_be_stopped_from_another_machine(tmp_path: Path) -> None:
+    """The kill flag is a file too: what is set aside gives it room."""
+    place = SmallDisk(tmp_path)
+    with mounted(place.disk):
+        leader = place.begin_all()
+        place.fill()
+        place.wait_for(lambda: WAITS in place.log, leader)
+        asked = place.finish(place.spawn([sys.executable, "-m", "toilcache", "kill", str(place.store)]))
+        assert asked.status == 0, asked.err
+        done = place.finish(leader)
+        assert done.status == 1, done.err
+        assert "stopped by the kill flag; continue with --restart" in done.err
+        place.check_clean()
+        place.end_all()
+        place.free()
+        place.restart().check_result(full_store_workflow.EXPECTED)
 
 
 def test_a_store_that_is_gone_ends_the_leader(tmp_path: Path) -> None:
