@@ -129,6 +129,6 @@ def test_what_the_readme_says_of_options_and_commands_is_so(tmp_path: Path) -> N
     options = "".join(run([sys.executable, *program, "--help"], cwd=tmp_path)[1] for program in helps)
     assert [flag for flag in re.findall(r"(?<![\w-])--[a-zA-Z]+", readme) if flag not in options] == []
     _, commands = run([sys.executable, "-m", "toilcache", "--help"], cwd=tmp_path)
-    named = re.findall(r"^\.venv/bin/toilcache (\w+)", readme, re.MULTILINE)
+    named = re.findall(r"^\.venv/bin/toilcache ([\w-]+)", readme, re.MULTILINE)
     assert len(named) >= 3
-    assert [name for name in named if f"    {name} " not in commands] == []
+    assert set(named) <= set(commands.split())
