@@ -16,14 +16,16 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 
 from toilcache import vfs
 from toilcache.batch import protocol
 from toilcache.batch.container_plan import HostContainer, mounts_of, readable_places
+from toilcache.batch.container_service import Service
 from toilcache.containers.engines import make_engine
 from toilcache.containers.kit import FIRST, LAST, make_kit
 from toilcache.containers.model import ContainerSpec, Engine, Exit
+from toilcache.containers.tool import LAUNCHER_VARIABLE
 from toilcache.errors import ContainerError, ToilcacheError, one_line, show
 from toilcache.job_store import layout
 from toilcache.job_store.directory import DirectoryBackend
@@ -110,12 +112,22 @@ class _Attendant:
             engine.kill(container)
             raise ContainerError(self._why_not_begun(waiting.ended, words))
         self._adapter.close()
+        self._serve_jobs(waiting, handover)
         waiting.join()
         sys.stdout.flush()
         vfs.write(1, engine.logs(container, _LOG_BYTES))
         if waiting.ended is not None and waiting.ended.oom_killed:
             print(f"its container of {show(self._wanted.image)} ran out of memory", flush=True)
         return waiting.ended.code or 0 if waiting.ended is not None else 1
+
+    def _serve_jobs(self, waiting: _Waiting, handover: Handover) -> None:
+        """Run programs in containers for the jobs inside, until the container ends."""
+        poller = select.poll()
+        for descriptor in (waiting.fileno(), handover.fileno()):
+            poller.register(descriptor, select.POLLIN)
+        with closing(Service()) as service:
+            while waiting.fileno() not in {descriptor for descriptor, _ in poller.poll()}:
+                service.admit(handover)
 
     def _introduce(self, waiting: _Waiting, handover: Handover) -> bool:
         """Wait for the host to connect, and hand over; False if the container ended or nobody came."""
@@ -126,15 +138,19 @@ class _Attendant:
         while found := poller.poll(_START_SECONDS * 1000):
             ready = {descriptor for descriptor, _ in found}
             if handover.fileno() in ready:
-                if handover.give(self._adapter.fileno(), self._handed()):
+                if handover.give(self._adapter.fileno(), self._handed(handover)):
                     return True
             else:
                 return False
         return False
 
-    def _handed(self) -> dict[str, str]:
+    def _handed(self, handover: Handover) -> dict[str, str]:
         """Return what a host gets beside the environment that it was started with."""
-        return {"HOME": self._dirs.home, "TMPDIR": os.path.join(self._dirs.home, "tmp")}
+        return {
+            LAUNCHER_VARIABLE: handover.directory,
+            "HOME": self._dirs.home,
+            "TMPDIR": os.path.join(self._dirs.home, "tmp"),
+        }
 
     def _why_not_begun(self, ended: Exit | None, words: bytes) -> str:
         begin = f"cannot run jobs in image {show(self._wanted.image)}"

@@ -20,7 +20,6 @@ _OF_IMAGES = frozenset(
     | {f"{top}/{name}" for top in ("", "/usr") for name in ("bin", "lib", "lib64", "sbin", "share")}
     | {"/boot", "/dev", "/etc", "/proc", "/sys", "/usr/local", "/usr/local/bin", "/usr/local/lib"}
 )
-WORKFLOW_LABEL, RUN_LABEL, STORE_LABEL = "toilcache.workflow", "toilcache.run", "toilcache.store"
 
 
 @dataclass(frozen=True)

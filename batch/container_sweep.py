@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 
-from toilcache.batch.container_plan import RUN_LABEL, WORKFLOW_LABEL, HostContainer
+from toilcache.batch.container_plan import HostContainer
 from toilcache.containers.engines import AUTOMATIC, make_engine
+from toilcache.containers.model import RUN_LABEL, WORKFLOW_LABEL
 from toilcache.errors import ContainerError, EngineUnavailableError
 
 logger = logging.getLogger(__name__)

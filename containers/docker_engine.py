@@ -174,6 +174,14 @@ class DockerEngine(Engine):
             return text[-limit:]
         return b""
 
+    def output(self, container: str) -> Iterator[tuple[int, bytes]]:
+        import docker
+
+        with self._asking(), suppress(docker.errors.NotFound):
+            attached = self._client().api.attach(container, stream=True, logs=True, demux=True)
+            for parts in attached:
+                yield from ((number, part) for number, part in enumerate(parts, start=1) if part)
+
     def stop(self, container: str, grace: float) -> None:
         with self._ending(container):
             self._client().api.stop(container, timeout=max(0, round(grace)))

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from toilcache.errors import ContainerError, show
+
+# What the containers of a workflow can be found by.
+WORKFLOW_LABEL, RUN_LABEL, STORE_LABEL = "toilcache.workflow", "toilcache.run", "toilcache.store"
+JOB_LABEL = "toilcache.job"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -158,7 +162,18 @@ class Engine(ABC):
 
     @abstractmethod
     def logs(self, container: str, limit: int) -> bytes:
-        """Return the last ``limit`` bytes, at most, of what it printed; empty if nobody has kept it."""
+        """Return the last ``limit`` bytes, at most, of what it printed; empty if nobody has kept it.
+
+        An engine that keeps standard output and error apart gives the errors last.
+        """
+
+    @abstractmethod
+    def output(self, container: str) -> Iterator[tuple[int, bytes]]:
+        """Yield what it prints from its beginning to its end, as it comes: (1, bytes) and (2, bytes).
+
+        Blocks in between; ends with the program. Of a container that another process started this may be
+        nothing.
+        """
 
     @abstractmethod
     def stop(self, container: str, grace: float) -> None:

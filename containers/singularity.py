@@ -15,7 +15,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from toilcache import vfs
 from toilcache.containers.flavour import Flavour, detect
@@ -33,6 +33,8 @@ PROGRAMS = ("apptainer", "singularity")
 
 _START_SECONDS = 120.0
 _LOOK_SECONDS = 0.002
+_PRINT_SECONDS = 0.05
+_CHUNK = 64 * 1024
 _OURS = ("APPTAINERENV_", "SINGULARITYENV_")
 _SYS_RESOURCE = 24
 _LIMIT_FLAGS = {"cores": "--cpus", "memory": "--memory", "pids": "--pids-limit"}
@@ -42,11 +44,15 @@ _GONE = Exit(None)
 class _Child:
     """A container that this process started: its parent process, its output, and how it ended."""
 
-    def __init__(self, pid: int, output: int) -> None:
+    def __init__(self, pid: int, outputs: tuple[int, int]) -> None:
         self.pid = pid
-        self.output = output
+        self.outputs = outputs
         self.exit: Exit | None = None
         self.oom_kills = oom_kills()
+
+    def close(self) -> None:
+        for descriptor in self.outputs:
+            os.close(descriptor)
 
 
 class SingularityEngine(Engine):
@@ -91,18 +97,19 @@ class SingularityEngine(Engine):
     def run(self, spec: ContainerSpec) -> str:
         spec.check()
         self._refuse(spec)
-        output = _unnamed_file()
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            argv = command_line(spec, self._program, self._flavour, lacks_sys_resource())
-            descriptors = [(null, 0), (output, 1), (output, 2)]
-            pid = spawn(argv, env=outer_environment(spec), pass_fds=descriptors, new_session=True)
-        except BaseException:
-            os.close(output)
-            raise
-        finally:
-            os.close(null)
-        child = self._children[spec.name] = _Child(pid, output)
+        argv = command_line(spec, self._program, self._flavour, lacks_sys_resource())
+        with ExitStack() as on_failure:
+            outputs = (_unnamed_file(), _unnamed_file())
+            for descriptor in outputs:
+                on_failure.callback(os.close, descriptor)
+            null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                descriptors = [(null, 0), (outputs[0], 1), (outputs[1], 2)]
+                pid = spawn(argv, env=outer_environment(spec), pass_fds=descriptors, new_session=True)
+            finally:
+                os.close(null)
+            on_failure.pop_all()
+        child = self._children[spec.name] = _Child(pid, outputs)
         if not self._await_start(spec.name, child):
             words = self.logs(spec.name, 4096)
             self.remove(spec.name)
@@ -171,8 +178,24 @@ class SingularityEngine(Engine):
         child = self._children.get(container)
         if child is None:
             return b""
-        size = os.fstat(child.output).st_size
-        return os.pread(child.output, limit, max(0, size - limit))
+        tails = b""
+        for descriptor in child.outputs:
+            size = os.fstat(descriptor).st_size
+            tails += os.pread(descriptor, limit, max(0, size - limit))
+        return tails[-limit:]
+
+    def output(self, container: str) -> Iterator[tuple[int, bytes]]:
+        child = self._children.get(container)
+        if child is None:
+            return
+        at = [0, 0]
+        ended: Exit | None = None
+        while ended is None:
+            ended = self.wait(container, _PRINT_SECONDS)  # a file that grows cannot be waited for
+            for number, descriptor in enumerate(child.outputs):
+                while chunk := os.pread(descriptor, _CHUNK, at[number]):
+                    at[number] += len(chunk)
+                    yield number + 1, chunk
 
     def stop(self, container: str, grace: float) -> None:
         self._end(container, grace)
@@ -205,11 +228,11 @@ class SingularityEngine(Engine):
         self.kill(container)
         child = self._children.pop(container, None)
         if child is not None:
-            os.close(child.output)
+            child.close()
 
     def close(self) -> None:
         for child in self._children.values():
-            os.close(child.output)
+            child.close()
         self._children.clear()
 
     def _inside(self, name: str, parent: int | None = None) -> list[tuple[int, int]]:

@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from toilcache.config import Config as Config
+    from toilcache.containers.tool import run_container as run_container
     from toilcache.errors import CacheError as CacheError
     from toilcache.errors import CacheUnbalancedError as CacheUnbalancedError
     from toilcache.errors import ConcurrentFileModificationException as ConcurrentFileModificationException
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 # `from toilcache.retry import retry`.
 _HOMES = {
     "config": "Config",
+    "containers.tool": "run_container",
     "errors": "CacheError CacheUnbalancedError ConcurrentFileModificationException FailedJobsException"
     " IllegalDeletionCacheError InvalidSourceCacheError JobException JobGraphDeadlockException"
     " JobPromiseConstraintError JobStoreExistsException NoSuchFileException NoSuchJobException"

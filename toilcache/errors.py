@@ -314,6 +314,19 @@ class ContainerImageError(ContainerError):
     """An image is not there, cannot be fetched, or is none that this engine can use."""
 
 
+class ContainerFailedError(ContainerError):
+    """A program in a container has run and failed."""
+
+    def __init__(self, argv: Iterable[str], image: object, why: str, code: int | None, stderr: bytes) -> None:
+        """Take what was run, where, why that is a failure, its status (None: nobody knows) and errors."""
+        command = one_line(" ".join(show(word) for word in argv), limit=200)
+        lines = stderr.decode("utf-8", "replace").strip().splitlines()
+        words = f": {one_line(lines[-1])}" if lines else ""
+        super().__init__(f"cannot run {command} in {show(image)}: {why}{words}")
+        self.code = code
+        self.stderr = stderr
+
+
 class EngineUnavailableError(ContainerError):
     """No container engine is here, or it does not answer; it may answer later."""
 

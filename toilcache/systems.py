@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from toilcache.batch.container_plan import RUN_LABEL, STORE_LABEL, WORKFLOW_LABEL, HostContainer
+from toilcache.batch.container_plan import HostContainer
 from toilcache.batch.host_process import HOST_VARIABLES
 from toilcache.batch.local import LocalAdapter
 from toilcache.batch.model import BatchAdapter
 from toilcache.batch.resources import Capacity, Pool
 from toilcache.config import Config
+from toilcache.containers.model import RUN_LABEL, STORE_LABEL, WORKFLOW_LABEL
 from toilcache.errors import ConfigError, JobException
 from toilcache.job.module import ModuleDescriptor
 from toilcache.job_store.abstract import AbstractJobStore

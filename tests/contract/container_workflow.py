@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from toilcache import Job, Toil
+from toilcache import Job, Toil, run_container
+from toilcache.errors import ContainerFailedError, ContainerImageError
 
 SMALL = {"cores": 1, "memory": "10M", "disk": "10M"}
 MINE = os.path.dirname(os.path.abspath(__file__))
@@ -110,6 +111,51 @@ def eats(job: Job) -> int:
     return len(bytearray(600 << 20))
 
 
+def runs_tools(job: Job, image: str) -> list[Any]:
+    """Run programs in containers of their own, and tell what came of it."""
+    own = Path(job.fileStore.localTempDir)
+    (own / "input").write_text("some words of input")
+    counted = run_container(job, image, ["wc", "-w", "input"])
+    run_container(job, image, ["sh", "-c", "cat input; echo problem >&2"], stdout="copied")
+    script = "import os, sys; open('made', 'w').close(); "
+    script += "print(ascii([os.environ['A'], sys.argv[1:], os.getuid()]))"
+    hostile = "$(id) \"'\n"
+    told = run_container(job, image, ["python3", "-c", script, hostile], environment={"A": hostile})
+    failed, code = "", None
+    try:
+        run_container(job, image, ["sh", "-c", "echo broken >&2; exit 3"])
+    except ContainerFailedError as error:
+        failed, code = str(error), error.code
+    quiet = run_container(job, image, ["sh", "-c", "echo said; exit 3"], check=False)
+    large = run_container(job, image, ["python3", "-c", "print('x' * 1_000_000, end='')"])
+    return [
+        counted.split(),
+        (own / "copied").read_text(),
+        told == (ascii([hostile, [hostile], os.getuid()]) + "\n").encode(),
+        os.stat(own / "made").st_uid == os.getuid(),
+        [failed, code],
+        quiet,
+        len(large),
+    ]
+
+
+def runs_a_missing_image(job: Job, image: str) -> str:
+    try:
+        run_container(job, image, ["true"])
+    except ContainerImageError as error:
+        return str(error)
+    return "no error"
+
+
+def waits_in_a_tool(job: Job, image: str) -> bytes:
+    """Have a program say that it runs, and wait to be killed; the second time, return at once."""
+    home = Path(job.fileStore.localTempDir).parents[1]
+    if (home / "job-runs").exists():
+        return b"again"
+    (home / "job-runs").write_text(f"{os.getpid()} {os.readlink('/proc/self/ns/pid')}")
+    return run_container(job, image, ["sh", "-c", "touch tool-runs; sleep 1000"])
+
+
 def main() -> None:
     parser = Job.Runner.getDefaultArgumentParser()
     parser.add_argument("--kind")
@@ -118,8 +164,8 @@ def main() -> None:
     with Toil(options) as toil:
         if options.kind == "reads":
             root = Job.wrapJobFn(reads, toil.importFile(Path(options.argument).as_uri()), **SMALL)
-        elif options.kind == "asks":
-            root = Job.wrapJobFn(asks, options.argument, **SMALL)
+        elif options.argument is not None:
+            root = Job.wrapJobFn(globals()[options.kind], options.argument, **SMALL)
         else:
             root = Job.wrapJobFn(globals()[options.kind], **SMALL)
         value = toil.restart() if options.restart else toil.start(root)

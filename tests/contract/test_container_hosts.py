@@ -16,9 +16,8 @@ import pytest
 from tests.fakes.apptainers import FakeApptainer
 from tests.runs import Finished, Place
 from tests.testbed.fixtures import Engines
-from toilcache.batch.container_plan import STORE_LABEL
 from toilcache.containers.docker_engine import DockerEngine
-from toilcache.containers.model import Container, Engine
+from toilcache.containers.model import STORE_LABEL, Container, Engine
 from toilcache.containers.singularity import SingularityEngine
 
 SCRIPT = Path(__file__).with_name("container_workflow.py")
@@ -37,12 +36,13 @@ class Boxes(Place):
         self.kind = kind
         self.engine = engine
         self.image = image
+        self.boxed = True
         self.environment |= environment
         self.environment["SECRET_OF_OURS"] = "secret"
 
     def argv(self, *arguments: str) -> list[str]:
         name = "docker" if self.kind == "docker" else "singularity"
-        image = ["--container", self.image] if self.image else []
+        image = ["--container", self.image] if self.boxed and self.image else []
         return [*super().argv(), *image, "--container-engine", name, *arguments]
 
     def containers(self) -> list[Container]:

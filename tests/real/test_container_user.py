@@ -17,7 +17,7 @@ import pytest
 
 import toilcache
 from tests.testbed.fixtures import Engines
-from toilcache.batch.container_plan import STORE_LABEL
+from toilcache.containers.model import STORE_LABEL
 from toilcache.containers.singularity import SingularityEngine
 
 pytestmark = pytest.mark.real

@@ -31,6 +31,7 @@ _SOCKET = "socket"
 _LARGEST = 1 << 20
 _TOKEN_BYTES = 64
 _CREDENTIALS = 12
+_ANSWER_SECONDS = 10.0
 
 
 class Handover:
@@ -63,13 +64,26 @@ class Handover:
         """The descriptor that becomes readable when somebody connects."""
         return self._socket.fileno()
 
+    def accept(self) -> socket.socket | None:
+        """Return the connection of who has connected; None if that is a stranger."""
+        connection, _ = self._socket.accept()
+        connection.settimeout(_ANSWER_SECONDS)  # who connects tells the token at once
+        try:
+            knows = connection.recv(_TOKEN_BYTES) == self._token
+        except OSError:
+            knows = False
+        if knows and _peer(connection) == os.geteuid():
+            connection.settimeout(None)
+            return connection
+        connection.close()
+        return None
+
     def give(self, descriptor: int, content: object) -> bool:
         """Hand a descriptor and a message to who has connected; False if that is a stranger."""
-        connection, _ = self._socket.accept()
+        connection = self.accept()
+        if connection is None:
+            return False
         with connection:
-            knows = connection.recv(_TOKEN_BYTES) == self._token
-            if not knows or _peer(connection) != os.geteuid():
-                return False
             message = pickle.dumps((self._proofs, self._seen, boot_id(), content), 4)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
             connection.sendmsg([message], rights)
@@ -86,11 +100,7 @@ def take(directory: str) -> tuple[int, Any, str]:
     :raises CoordinationDirError: there is no launcher at this path as it is seen here.
     """
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-            if os.lstat(directory).st_uid != os.geteuid():
-                raise CoordinationDirError(f"cannot use {show(directory)}: it belongs to another user")
-            _at_socket(directory, connection.connect)
-            connection.send(_own_token(directory))
+        with reach(directory) as connection:
             room = socket.CMSG_LEN(array.array("i", [0]).itemsize)
             message, ancillary, _, _ = connection.recvmsg(_LARGEST, room, socket.MSG_CMSG_CLOEXEC)
     except OSError as error:
@@ -106,6 +116,24 @@ def take(directory: str) -> tuple[int, Any, str]:
     proofs, seen, boot, content = pickle.loads(message)
     descriptor = array.array("i", ancillary[0][2])[0]
     return descriptor, content, _fault(proofs, seen, boot)
+
+
+def reach(directory: str) -> socket.socket:
+    """Return a connection to the launcher, to which it is told that we know the token.
+
+    :raises CoordinationDirError: the directory is another user's.
+    :raises OSError: there is no launcher at this path as it is seen here.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        if os.lstat(directory).st_uid != os.geteuid():
+            raise CoordinationDirError(f"cannot use {show(directory)}: it belongs to another user")
+        _at_socket(directory, connection.connect)
+        connection.send(_own_token(directory))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _fault(proofs: list[tuple[str, str, str, bytes]], seen: list[tuple[str, int, int]], boot: str) -> str:

@@ -1,0 +1,90 @@
+"""What a launcher does for the jobs in its container: it runs programs in containers beside it.
+
+Knows connections and threads, one for each program. Must not know what the programs are. A job whose process
+ends takes its connection with it, and that ends the program's container.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from contextlib import closing, suppress
+
+from toilcache.containers.model import Engine
+from toilcache.containers.tool import receive_request, run_tool, send_event
+from toilcache.errors import ContainerError
+from toilcache.node.handover import Handover
+
+
+class Service:
+    """Serves whoever connects, until it is closed."""
+
+    def __init__(self) -> None:
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+
+    def admit(self, handover: Handover) -> None:
+        """Take who has connected."""
+        connection = handover.accept()
+        if connection is not None:
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._open.add(connection)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self) -> None:
+        """Hang up on everybody, so that their containers end, and wait until these are removed."""
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self, connection: socket.socket) -> None:
+        watch = _Watch(connection)
+        try:
+            request = receive_request(connection)
+            if request is None:
+                return
+            with closing(run_tool(request, watch.begin)) as events:
+                for event in events:
+                    send_event(connection, event)
+        except ContainerError as error:
+            with suppress(OSError):
+                send_event(connection, ("failed", error))
+        except OSError:
+            return  # nobody listens any more
+        finally:
+            self._open.discard(connection)
+            watch.end()
+            connection.close()
+
+
+class _Watch:
+    """Kills a container as soon as who asked for it hangs up."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, engine: Engine, container: str) -> None:
+        self._thread = threading.Thread(target=self._watch, args=(engine, container), daemon=True)
+        self._thread.start()
+
+    def _watch(self, engine: Engine, container: str) -> None:
+        poller = select.poll()
+        poller.register(self._connection, select.POLLRDHUP)
+        poller.poll()
+        if not self._over.is_set():
+            with suppress(ContainerError):
+                engine.kill(container)
+
+    def end(self) -> None:
+        """Stop watching; the connection is of no use after this."""
+        self._over.set()
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        if self._thread is not None:
+            self._thread.join()

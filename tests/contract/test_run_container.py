@@ -1,0 +1,79 @@
+"""Programs in containers of their own, run by jobs that are in a container and by jobs that are not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.test_container_hosts import Boxes, make
+from tests.runs import Place
+from toilcache.node.namespaces import pid_here
+
+BOXED = [
+    pytest.param((kind, boxed), id=f"{kind}-{'boxed' if boxed else 'plain'}", marks=marks)
+    for kind, marks in (("fake", ()), ("docker", pytest.mark.real), ("singularity", pytest.mark.real))
+    for boxed in (True, False)
+]
+
+
+@pytest.fixture(params=BOXED)
+def boxes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Boxes]:
+    """Jobs that run in containers of an engine, or that only have one."""
+    kind, boxed = request.param
+    made = make(kind, request, tmp_path)
+    made.boxed = boxed
+    yield made
+    left = made.containers()
+    for container in left:
+        made.engine.remove(container.id)
+    made.engine.close()
+    assert left == []
+
+
+def test_programs_run_with_the_files_of_the_job(boxes: Boxes) -> None:
+    count, copied, told, owned, failed, quiet, large = boxes.result(
+        "--kind", "runs_tools", "--argument", boxes.image
+    )
+    assert (count, copied) == ([b"4", b"input"], "some words of input")
+    assert (told, owned) == (True, True)
+    assert failed[1] == 3
+    assert failed[0].startswith("cannot run sh -c ")
+    assert failed[0].endswith(": exit code 3: broken")
+    assert (quiet, large) == (b"said\n", 1_000_000)
+
+
+def test_an_image_that_is_not_there_is_the_jobs_to_handle(boxes: Boxes) -> None:
+    missing = "docker-daemon:no-such:1" if boxes.kind == "docker" else "/no such.sif"
+    assert "no such" in boxes.result("--kind", "runs_a_missing_image", "--argument", missing).replace(
+        "-", " "
+    )
+
+
+def begin_waiting(boxes: Boxes) -> tuple[subprocess.Popen[str], str]:
+    """A workflow whose job has a program running; its process, and what the job says of its own."""
+    process = boxes.begin("--kind", "waits_in_a_tool", "--argument", boxes.image, "--retryCount", "1")
+    boxes.wait_for(lambda: list(boxes.work.rglob("tool-runs")), process)
+    (job,) = boxes.work.rglob("job-runs")
+    return process, job.read_text()
+
+
+def test_a_program_ends_with_its_workflow(boxes: Boxes) -> None:
+    process, _ = begin_waiting(boxes)
+    assert len(boxes.containers()) == 1 + boxes.boxed
+    process.terminate()
+    assert boxes.finish(process).status == 128 + 15
+    assert boxes.containers() == []
+    Place.check_clean(boxes)
+
+
+def test_a_program_ends_with_its_job(boxes: Boxes) -> None:
+    process, job = begin_waiting(boxes)
+    pid, namespace = job.split()
+    os.kill(pid_here(int(pid), namespace), signal.SIGKILL)
+    boxes.finish(process).check_result(b"again")
+    boxes.check_clean()
