@@ -109,7 +109,7 @@ class Sighting:
     def _see_nothing(self, at: float) -> None:
         if self._absent_since is None:
             self._absent_since = at
-        elif at >= self._absent_since + ABSENCE_GRACE and self.heard < self._absent_since:
+        elif at >= self._absent_since + ABSENCE_GRACE:
             self._absent_again = True
 
     def end(self, now: float) -> Verdict | None:

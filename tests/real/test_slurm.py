@@ -68,8 +68,7 @@ def test_workers_that_are_cancelled_by_hand(site: Site) -> None:
     name = site.new_name()
     process = begin(site, name, "--count", "24", "--seconds", "4", "--retryCount", "0")
     site.await_begun(name, 8)
-    running = [line.split()[0] for line in site.cluster.jobs() if " RUNNING " in line]
-    site.cluster.run("scancel", *running[:3])
+    site.cluster.run("scancel", *running(site)[:3])
     check(site, name, site.finish(process), 24, again=3)
     site.check_clean()
 
@@ -91,8 +90,7 @@ def test_a_database_that_is_down(site: Site) -> None:
     try:
         process = begin(site, name, "--count", "12", "--seconds", "2")
         site.await_begun(name, 4)
-        running = [line.split()[0] for line in site.cluster.jobs() if " RUNNING " in line]
-        site.cluster.run("scancel", running[0])
+        site.cluster.run("scancel", running(site)[0])
         check(site, name, site.finish(process), 12, again=1)
     finally:
         site.cluster.start_database()
@@ -134,6 +132,76 @@ def test_a_leader_that_is_killed_goes_on_where_it_was(site: Site) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     check(site, name, site.finish(begin(site, name, "--count", "60", "--restart")), 60)
+    site.check_clean()
+
+
+def running(site: Site) -> list[str]:
+    """The tasks that run, as ARRAY_INDEX."""
+    return [line.split()[0] for line in site.cluster.jobs() if " RUNNING " in line]
+
+
+def test_a_task_that_is_requeued(site: Site) -> None:
+    name = site.new_name()
+    process = begin(site, name, "--count", "12", "--seconds", "6")
+    site.await_begun(name, 12)
+    site.cluster.run("scontrol", "requeue", running(site)[0])
+    check(site, name, site.finish(process), 12, again=1)
+    site.check_clean()
+
+
+def test_a_suspended_worker_goes_on_where_it_was(site: Site) -> None:
+    name = site.new_name()
+    process = begin(site, name, "--count", "6", "--seconds", "6")
+    site.await_begun(name, 6)
+    tasks = running(site)
+    site.cluster.run("scontrol", "suspend", tasks[0])
+    site.await_begun(name, 6)
+    site.cluster.run("scontrol", "resume", tasks[0])
+    check(site, name, site.finish(process), 6)
+    site.check_clean()
+
+
+def test_a_drained_node_ends_what_it_has_and_gets_no_more(site: Site) -> None:
+    name = site.new_name()
+    process = begin(site, name, "--count", "32", "--seconds", "2")
+    site.await_begun(name, 8)
+    site.cluster.run("scontrol", "update", "nodename=n1", "state=drain", "reason=test")
+    try:
+        check(site, name, site.finish(process), 32)
+    finally:
+        site.cluster.run("scontrol", "update", "nodename=n1", "state=resume")
+    site.check_clean()
+
+
+def test_preemption_costs_no_try(site: Site) -> None:
+    name = site.new_name()
+    arguments = ("--count", "16", "--seconds", "8", "--retryCount", "0", "--slurmPartition", "spot")
+    process = begin(site, name, *arguments)
+    site.await_begun(name, 16)
+    script = site.home / "urgent.sh"
+    script.write_text("#!/bin/sh\nsleep 3\n")
+    site.cluster.run("sbatch", "-p", "main", "-o", "/dev/null", "-w", "n3", "-c", "4", "--mem=400M", script)
+    check(site, name, site.finish(process), 16, again=5)
+    site.check_clean()
+
+
+def test_a_time_limit_is_said_to_the_person(site: Site) -> None:
+    """The job would sleep for ten minutes at its first try."""
+    name = site.new_name()
+    done = site.finish(begin(site, name, "--count", "4", "--trouble", "long", "--slurmTime", "60"))
+    check(site, name, done, 4, again=3)
+    assert "time limit of its allocation; raise --slurmTime" in done.err
+    site.check_clean()
+
+
+def test_a_leader_that_is_a_slurm_job(site: Site) -> None:
+    script, hello = site.script("examples/leader.sbatch"), site.script("examples/hello.py")
+    user = site.cluster.user()
+    user["env"] = {**user["env"], "PYTHON": str(site.python)}  # type: ignore[dict-item]
+    argv = ["sbatch", "--wait", "--mem=200M", "--output=leader.out", str(script), str(hello), "./inside"]
+    options = ["--defaultMemory", "100M", "--defaultDisk", "1M"]
+    subprocess.run([*argv, *options], cwd=site.home, check=True, timeout=200, **user)  # type: ignore[call-overload]
+    assert (site.home / "leader.out").read_text().endswith("sum of squares: 285\n")
     site.check_clean()
 
 
@@ -188,7 +256,6 @@ def test_without_accounting_lost_workers_are_noticed_all_the_same(bare_site: Sit
     name = bare_site.new_name()
     process = begin(bare_site, name, "--count", "24", "--seconds", "4")
     bare_site.await_begun(name, 8)
-    running = [line.split()[0] for line in bare_site.cluster.jobs() if " RUNNING " in line]
-    bare_site.cluster.run("scancel", "--signal=KILL", "--full", *running[:2])
+    bare_site.cluster.run("scancel", "--signal=KILL", "--full", *running(bare_site)[:2])
     check(bare_site, name, bare_site.finish(process), 24, again=2)
     bare_site.check_clean()

@@ -39,6 +39,7 @@ remember to acknowledge us in 2 papers
         ("Submitted batch job 3\n", Submitted(3, "")),
         ("Submitted batch job 77 on cluster east-2\n", Submitted(77, "east-2")),
         (WRAPPED, Submitted(4711, "")),
+        ("17\njobs of yours wait\n4712\n", Submitted(4712, "")),
         ("sbatch: INFO: job 99 is queued as\n99;c1\n", Submitted(99, "c1")),
         ("", None),
         ("sbatch: error: Batch job submission failed: Invalid account\n", None),
