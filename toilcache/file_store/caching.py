@@ -56,6 +56,23 @@ __all__ = ["SQLITE_TIMEOUT_SECS", "CachingFileStore", "logger"]
 _DEBUG = 10
 
 
+def preload(jobs_dir: str) -> bool:
+    """Import what jobs need of the cache, if any job of this node has used it; say whether that is done now.
+
+    For a host: what it has imported, the processes that it forks need not import again.
+    """
+    if not has_cache(jobs_dir):
+        return False
+    import sqlite3  # noqa: F401
+
+    import toilcache.cache.node_cache
+    import toilcache.cache.reading
+    import toilcache.cache.writing
+    import toilcache.file_store.write_back  # noqa: F401
+
+    return True
+
+
 class CachingFileStore(CacheAccounts, NonCachingFileStore):
     """Gives jobs links into the node's cache where it may, and uploads what they write while they go on."""
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from copy import copy
 
-import toilcache.file_store.caching
 import toilcache.job.functions
 import toilcache.job.saving  # noqa: F401  what every job needs is imported once, before any fork
+from toilcache.file_store.caching import preload
 from toilcache.job.module import ModuleDescriptor
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.node.coordination import NodeDirs
@@ -52,6 +52,7 @@ class WorkerContext:
         self._node = setup["node"]
         self._sys_path: list[str] = setup["sys_path"]
         self._image: str | None = setup.get("image")
+        self._has_preloaded = False
         if setup["preload"]:
             self.load_main()
 
@@ -66,6 +67,7 @@ class WorkerContext:
 
         A child that has less to do writes to less memory, and pages that it does not write to are not copied.
         """
+        self._has_preloaded = self._has_preloaded or preload(self.jobs_dir)
         try:
             return self.store.load_version(job_id, version)
         except Exception:  # whatever it is, it is a matter of that one attempt
