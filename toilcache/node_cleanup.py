@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from toilcache.errors import ConfigError, CoordinationDirError
 from toilcache.node.coordination import boot_id, checked_id
 from toilcache.node.remains import remains_here
-from toilcache.worker.sweep import FAILED, LEFT, REMOVED, WOULD_GO, Finding, sweep_one
+from toilcache.worker.sweep import FAILED, LEFT, REMOVED, WOULD_GO, Finding, sweep_leader_locks, sweep_one
 
 VARIABLE = "TOILCACHE_WORKFLOW"
 
@@ -89,6 +89,8 @@ def node_cleanup(options: argparse.Namespace) -> int:
         print(f"toilcache: error: {error}", file=sys.stderr)
         return 2
     found = remains_here(options.workDir, options.coordinationDir)
+    if workflow_id is None and not options.dry_run:
+        sweep_leader_locks(options.workDir, options.coordinationDir)
     findings = [
         sweep_one(
             remains,

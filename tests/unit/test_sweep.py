@@ -13,7 +13,7 @@ import pytest
 from toilcache.config import Config
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.job_store.liveness import Verdict, note_of
-from toilcache.node import places
+from toilcache.node import places, remains
 from toilcache.node.coordination import NodeDirs, NodeHold, boot_id, node_dirs
 from toilcache.node.remains import IN_USE, LATER_RUN, Remains, others_are_here, remains_here
 from toilcache.worker import sweep
@@ -258,6 +258,63 @@ def test_what_only_bears_such_a_name_is_not_ours(node: Node) -> None:
         (node.work / name / "test_0").mkdir(parents=True)
     (node.work / "toilcache-wf-0a1b2c3d.lock.txt").touch()
     assert node.remains() == []
+
+
+def test_an_earlier_boot_on_a_shared_file_system_takes_days(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another node may have the same name, and use them just now."""
+    node.dirs().hold().close()
+    shutil.rmtree(node.dirs().coordination)
+    earlier = node.dirs().work.replace(boot_id()[:8], ELSEWHEN)
+    os.rename(node.dirs().work, earlier)
+
+    def fs_type(path: str) -> str:
+        return "nfs4" if path.startswith(str(node.work)) else "ext4"
+
+    monkeypatch.setattr(remains, "file_system_type", fs_type)
+    (mine,) = [one for one in node.remains() if not one.is_of_this_boot]
+    assert said(sweep_one(mine))[0] == LEFT
+    old = time.time() - DAYS
+    for path in (earlier, f"{earlier}/jobs"):
+        os.utime(path, (old, old))
+    assert said(sweep_one(mine)) == (REMOVED, "nobody has used it for 4d")
+
+
+# Locks of leaders
+
+
+def leader_lock_of(node: Node, age: float) -> str:
+    path = str(node.coordination / f"toilcache-leader-0123456789abcdef-{os.geteuid()}.lock")
+    Path(path).touch()
+    os.utime(path, (time.time() - age, time.time() - age))
+    return path
+
+
+def test_the_lock_of_a_leader_that_was_killed_days_ago_goes(node: Node) -> None:
+    path = leader_lock_of(node, DAYS)
+    with node.hold() as hold:
+        assert others_are_here(hold.dirs)
+        sweep_besides(hold.dirs)
+        assert not os.path.exists(path)
+        assert not others_are_here(hold.dirs)
+
+
+def test_the_lock_of_a_leader_that_leads_for_days_stays(node: Node) -> None:
+    from filelock import FileLock
+
+    path = leader_lock_of(node, 0)
+    with FileLock(path, timeout=0, mode=0o600), node.hold() as hold:
+        os.utime(path, (time.time() - DAYS, time.time() - DAYS))
+        sweep_besides(hold.dirs)
+        assert os.path.exists(path)
+
+
+def test_the_lock_of_a_leader_that_was_killed_just_now_stays(node: Node) -> None:
+    path = leader_lock_of(node, 3600)
+    with node.hold() as hold:
+        sweep_besides(hold.dirs)
+    assert os.path.exists(path)
 
 
 # Beside a workflow

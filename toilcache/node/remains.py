@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 from contextlib import ExitStack, suppress
 
 from toilcache import vfs
@@ -40,6 +41,9 @@ _NAME = re.compile(
     r"toilcache-(?P<tag>(?P<id>[A-Za-z0-9][A-Za-z0-9_-]{0,63})-(?P<boot>[0-9a-f]{8}))"
     r"(\.lock|(\.work)?(\.gone-[0-9a-f]{12})?)"
 )
+_LEADER_LOCK = re.compile(r"toilcache-leader-[0-9a-f]{16}-[0-9]+\.lock")
+STALE_SECONDS = 3 * 24 * 3600.0
+
 IN_USE = "somebody on this node uses it"
 LATER_RUN = "a later run of its leader has used it"
 
@@ -80,12 +84,39 @@ def others_are_here(dirs: NodeDirs) -> bool:
     """Tell, by a look at names, whether other workflows or an earlier boot have left something of this user
     where the directories of this one are, or might have been.
     """
-    bases = possible_bases(os.path.dirname(dirs.work), os.path.dirname(dirs.coordination))
-    return any(
+    work, coordination = os.path.dirname(dirs.work), os.path.dirname(dirs.coordination)
+    return bool(stale_leader_locks(work, coordination)) or any(
         match["tag"] != tag_of(dirs.workflow_id) and owner_of(os.path.join(base, match[0])) == os.geteuid()
-        for base in bases
+        for base in possible_bases(work, coordination)
         for match in _matches(base)
     )
+
+
+def stale_leader_locks(work_dir: str | None = None, coordination_dir: str | None = None) -> list[str]:
+    """Find the locks of this user's leaders that have not been touched for days; they may still be held."""
+    paths = [
+        os.path.join(base, name)
+        for base in possible_bases(work_dir, coordination_dir)
+        for name in listed(base)
+        if _LEADER_LOCK.fullmatch(name)
+    ]
+    return [path for path in paths if _is_stale(path)]
+
+
+def remove_leader_lock(path: str) -> bool:
+    """Remove the lock that a killed leader has left; False if it is held, or has just been touched."""
+    with suppress(FileNotFoundError), LockFile(path, os.O_RDWR) as lock:
+        if lock.lock(shared=False, wait=False) and _is_stale(path):
+            lock.unlink()
+            return True
+    return False
+
+
+def _is_stale(path: str) -> bool:
+    with suppress(OSError):
+        found = os.lstat(path)
+        return found.st_uid == os.geteuid() and time.time() - found.st_mtime > STALE_SECONDS
+    return False
 
 
 class Remains:
@@ -110,6 +141,11 @@ class Remains:
     def is_of_this_boot(self) -> bool:
         """Whether the node has not been started anew since."""
         return self.boot == boot_id()[:8]
+
+    @property
+    def are_local(self) -> bool:
+        """Whether no other node can have anything to do with them, even one that has the same name."""
+        return not any(is_network_type(file_system_type(os.path.dirname(path))) for path in self.paths)
 
     @property
     def is_kept(self) -> bool:

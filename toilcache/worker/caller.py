@@ -157,7 +157,8 @@ class Caller:
             except BaseException as error:  # whatever its author's modules do when they are imported
                 say(f"cannot load deferred function {label_of(file.calls[number])}: {describe(error)}")
                 continue
-            file.set_state(number, file.states[number] + 1)
+            with suppress(OSError):  # it is called all the same, once more perhaps
+                file.set_state(number, file.states[number] + 1)
             call.make()
             file.set_state(number, CALLED)
 

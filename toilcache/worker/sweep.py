@@ -8,9 +8,10 @@ idle workflow is not a dead one, and one whose store does not answer is left alo
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from toilcache.job_store.liveness import Verdict, judge
-from toilcache.node.remains import IN_USE, remains_here
+from toilcache.node.remains import IN_USE, remains_here, remove_leader_lock, stale_leader_locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,13 +40,25 @@ class Finding:
 
 def sweep_besides(dirs: NodeDirs) -> list[Finding]:
     """Remove what dead workflows of this user, and this one's earlier boots, have left beside a workflow."""
-    found = remains_here(os.path.dirname(dirs.work), os.path.dirname(dirs.coordination))
+    work, coordination = os.path.dirname(dirs.work), os.path.dirname(dirs.coordination)
+    sweep_leader_locks(work, coordination)
+    found = remains_here(work, coordination)
     mine = os.geteuid()
     return [
         sweep_one(remains)
         for remains in found
         if remains.owner == mine and not (remains.is_of_this_boot and remains.workflow_id == dirs.workflow_id)
     ]
+
+
+def sweep_leader_locks(work_dir: str | None, coordination_dir: str | None) -> list[str]:
+    """Remove the locks that leaders of this user have left who were killed days ago; return their paths."""
+    removed = []
+    for path in stale_leader_locks(work_dir, coordination_dir):
+        with suppress(OSError):  # not ours to remove, after all
+            if remove_leader_lock(path):
+                removed.append(path)
+    return removed
 
 
 def sweep_one(
@@ -80,7 +93,7 @@ def _may_go(remains: Remains, *, everyone: bool, force: bool) -> Verdict:
         return Verdict(True, "nobody uses it")
     if remains.is_kept:
         return Verdict(False, "it was asked to be kept (--cleanWorkDir)")
-    if not remains.is_of_this_boot:
+    if not remains.is_of_this_boot and remains.are_local:
         return Verdict(True, "the node has been started anew since")
     note, last_used = remains.about(), remains.last_used()
     answer = _in_time(lambda: judge(note, last_used))
