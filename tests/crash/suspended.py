@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -97,6 +98,15 @@ class Suspended(Place):
         store = FileJobStore(str(self.store))
         store.resume()
         return tree(self.store, reached(store))
+
+
+def end_what_is_left(place: Place) -> None:
+    """Kill what a test that failed has left running, or stopped; none but its processes know its place."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = [*process.cmdline(), *process.environ().values()]
+            if process.pid != os.getpid() and any(str(place.base) in word for word in words):
+                process.kill()
 
 
 def send(number: signal.Signals, pids: Collection[int]) -> None:

@@ -26,6 +26,7 @@ import psutil
 import pytest
 
 from tests.crash import full_store_workflow
+from tests.crash.suspended import end_what_is_left
 from tests.fakes.faults import EIO, ENOSPC, LEADER, Plan, injected
 from tests.fakes.job_stores import Bench
 from tests.fakes.leader_stage import Stage, chain
@@ -152,8 +153,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FullStore]
         place = SmallDisk(tmp_path)
         with mounted(place.disk):
             yield place
+            end_what_is_left(place)
     else:
-        yield Refusing(tmp_path, request.param)
+        refusing = Refusing(tmp_path, request.param)
+        yield refusing
+        end_what_is_left(refusing)
 
 
 def test_jobs_that_end_while_the_store_is_full_wait_for_room(place: FullStore) -> None:

@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.crash.store_tree import tree
-from tests.crash.suspended import LED, Suspended, await_end, family, send
+from tests.crash.suspended import LED, Suspended, await_end, end_what_is_left, family, send
 from tests.crash.test_kills import DEADLINE, Workflow, workflow
 
 __all__ = ["workflow"]  # the fixture
@@ -21,8 +22,10 @@ pytestmark = pytest.mark.crash
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Suspended:
-    return Suspended(tmp_path)
+def place(tmp_path: Path) -> Iterator[Suspended]:
+    place = Suspended(tmp_path)
+    yield place
+    end_what_is_left(place)
 
 
 # A leader that lives

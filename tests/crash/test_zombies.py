@@ -20,7 +20,7 @@ import pytest
 
 from tests.crash import zombie_jobs
 from tests.crash.store_tree import reached, tree
-from tests.crash.suspended import Suspended
+from tests.crash.suspended import Suspended, end_what_is_left
 from tests.crash.zombie_jobs import SMALL, Outcome, Server
 from tests.fakes.job_stores import Bench
 from tests.fakes.leader_stage import Stage
@@ -167,10 +167,11 @@ def test_a_zombie_at_any_step_changes_nothing(tmp_path: Path, moment: str, cachi
 
 @pytest.mark.parametrize("who", ["job", "host"])
 def test_a_stopped_worker_is_given_up_and_gone_before_its_job_is_done_elsewhere(
-    tmp_path: Path, who: str
+    tmp_path: Path, who: str, request: pytest.FixtureRequest
 ) -> None:
     """Where the adapter can reach the worker it kills it: stopped processes too, and a host that is deaf."""
     place = Suspended(tmp_path)
+    request.addfinalizer(lambda: end_what_is_left(place))
     leader = place.at_work("--maxJobDuration", "8s", "--retryCount", "2", "--retryBackoff", "0.01")
     (pid,) = place.workers()
     job = psutil.Process(pid)
