@@ -49,6 +49,9 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "maxDisk": ("1 TB", 10**12),
     "caching": ("false", False),
     "symlinkImports": ("no", False),
+    "container": ("docker://python:3.12", "docker://python:3.12"),
+    "containerEngine": ("Apptainer", "apptainer"),
+    "imageCache": ("/the images", "/the images"),
     "defaultMemory": ("512M", 512 * 2**20),
     "defaultCores": ("0.5", 0.5),
     "defaultDisk": ("7", 7),
@@ -414,6 +417,15 @@ def test_options_that_need_each_other() -> None:
     with pytest.raises(ConfigError, match="--writeLogs DIR"):
         config_from_options(parse("s", "--writeLogsFromAllJobs"))
     config_from_options(parse("s", "--writeLogsFromAllJobs", "--writeLogs", "d"))
+
+
+def test_containers_are_refused_where_nothing_starts_them() -> None:
+    boxed = ("s", "--batchSystem", "slurm", "--container", "python:3.12")
+    with pytest.raises(
+        ConfigError, match=r"cannot run jobs in containers of python:3.12 with batch system slurm"
+    ):
+        config_from_options(parse(*boxed))
+    config_from_options(parse(*boxed, "--containerEngine", "none"))
 
 
 def test_paths_are_absolute_and_know_the_home_directory(

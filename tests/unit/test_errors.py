@@ -34,6 +34,12 @@ EXAMPLES = [
     errors.CoordinationDirError("cannot use /nfs"),
     errors.ProcessError(["sbatch", "--x\ny"], 1, b"out", b"first\nlast\xff words\n"),
     errors.ProcessTimeoutError(["sleep"], -9, why="it took too long"),
+    errors.ContainerError("cannot start it"),
+    errors.ContainerImageError("cannot fetch it"),
+    errors.EngineUnavailableError("cannot reach docker"),
+    errors.ContainerFailedError(
+        ["sh", "-c", "a\nb"], "an image", "exit code 3", 3, b"first\nlast\xff words\n"
+    ),
 ]
 
 
