@@ -184,6 +184,7 @@ class SlurmAdapter:
         return True
 
     def _work_on(self, now: float) -> None:
+        self._queues.push()
         for work in self._works():
             self._hear(self._hosts.read(work, now))
         if now >= self._last_look + LOOK_SECONDS and self._should_look(now):

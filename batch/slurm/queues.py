@@ -5,10 +5,12 @@ claiming it, so that either we have it or a host has. Must not know hosts or Slu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from toilcache.batch.model import JobRequest
 from toilcache.batch.slurm.commands import Needs
+from toilcache.errors import JobStoreUnavailableError
+from toilcache.job_store.core import is_full
 from toilcache.job_store.work import BLOCK, Work, queue_name, queue_needs
 
 Attempt = tuple[str, int]
@@ -38,6 +40,7 @@ class Queues:
         self._claimant = claimant
         self._queues: dict[str, Queue] = {}
         self.outstanding: dict[Attempt, tuple[Queue, int]] = {}
+        self._unwritten: set[str] = set()
 
     def __iter__(self) -> Iterator[Queue]:
         return iter(self._queues.values())
@@ -54,11 +57,25 @@ class Queues:
         for name, attempts in by_name.items():
             queue = self._queues.setdefault(name, Queue(name))
             first = len(queue.attempts)
-            self._work.add(name, first, attempts)
             queue.attempts += attempts
+            self._try(name, lambda name=name, first=first, new=attempts: self._work.add(name, first, new))  # type: ignore[misc]
             for place, attempt in enumerate(attempts, first):
                 queue.unclaimed.add(place)
                 self.outstanding[attempt] = queue, place
+
+    def push(self) -> None:
+        """Write what a full disk did not take."""
+        for name in list(self._unwritten):
+            self._try(name, lambda name=name: self._work.push(name))  # type: ignore[misc]
+
+    def _try(self, name: str, write: Callable[[], None]) -> None:
+        try:
+            write()
+            self._unwritten.discard(name)
+        except JobStoreUnavailableError as error:
+            if not is_full(error):
+                raise
+            self._unwritten.add(name)
 
     def claimed(self, name: str, place: int) -> None:
         """Take note that a host has begun what is at this place."""
@@ -81,10 +98,18 @@ class Queues:
     def withdraw(self, attempt: Attempt) -> bool:
         """Take back what nobody has begun; False if a host has it."""
         queue, place = self.outstanding[attempt]
-        if place not in queue.unclaimed or not self._work.claim(queue.name, place, self._claimant):
+        if place not in queue.unclaimed:
+            return False
+        won: list[bool] = []
+        self._try(queue.name, lambda: won.append(self._claim(queue, place)))
+        if won != [True]:
             return False
         queue.unclaimed.discard(place)
         return True
+
+    def _claim(self, queue: Queue, place: int) -> bool:
+        self._work.push(queue.name)
+        return self._work.claim(queue.name, place, self._claimant)
 
     def claims_of(self, host: str) -> list[Attempt]:
         """Return what a host has claimed without having said so, among what is not known to be claimed."""

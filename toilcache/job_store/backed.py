@@ -37,4 +37,4 @@ class BackedJobStore(Recovery, JobRecords, Files, LeaderState):
 
     def work(self, run: int) -> Work:
         """Return the work of a run of the leader, for hosts that cannot be reached by a socket."""
-        return Work(self._backend, run)
+        return Work(self._backend, run, self._unavailable)

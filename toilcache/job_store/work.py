@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import pickle
 import re
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from toilcache.job_store import layout
+from toilcache.job_store.core import DISK_ERRORS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Generator, Sequence
     from typing import Any, BinaryIO, TypeAlias
 
     from toilcache.job_store.backend import Backend
@@ -38,16 +39,30 @@ _NAME = re.compile(r"[a-z0-9.-]{1,80}")
 class Work:
     """The work of one run of the leader."""
 
-    def __init__(self, backend: Backend, run: int) -> None:
-        """Serve the keys of a run; nothing is made before `make`."""
+    def __init__(self, backend: Backend, run: int, unavailable: Callable[[OSError], Exception]) -> None:
+        """Serve the keys of a run; nothing is made before `make`.
+
+        What cannot be written is raised as `unavailable` makes it of the error.
+        """
         self._backend = backend
         self.run = run
+        self._unavailable = unavailable
+        self._unwritten: dict[str, tuple[list[int], bytes]] = {}
+        self._orders = b""
+
+    @contextmanager
+    def _writing(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._unavailable(error) from error
 
     def make(self, setup: dict[str, Any]) -> None:
         """Begin, with what every host is to know; it may hold secrets, and only the owner can read it."""
-        for part in ("", "q", "w", "out"):
-            self._make(layout.work(self.run, part))
-        self._backend.put(layout.work(self.run, "setup"), pickle.dumps(setup, 4))
+        with self._writing():
+            for part in ("", "q", "w", "out"):
+                self._make(layout.work(self.run, part))
+            self._backend.put(layout.work(self.run, "setup"), pickle.dumps(setup, 4))
 
     def exists(self) -> bool:
         """Say whether a run has ever begun here."""
@@ -69,14 +84,31 @@ class Work:
         return [name for name in self._backend.names(layout.work(self.run, "q")) if _NAME.fullmatch(name)]
 
     def add(self, queue: str, known: int, attempts: Sequence[Attempt]) -> None:
-        """Append attempts to a queue that holds `known` of them; the first makes the queue."""
-        if known == 0:
-            self._make(layout.work(self.run, f"q/{queue}"))
-        for block in range((known + BLOCK - 1) // BLOCK, (known + len(attempts) + BLOCK - 1) // BLOCK):
-            self._make(self._block(queue, block))
+        """Append attempts to a queue that holds `known` of them; the first makes the queue.
+
+        After an error they still belong to the queue, and `push` goes on where it stopped.
+        """
+        new = range((known + BLOCK - 1) // BLOCK, (known + len(attempts) + BLOCK - 1) // BLOCK)
         lines = b"".join(b"%-16s %10d\n" % (job_id.encode("ascii"), version) for job_id, version in attempts)
-        with self._backend.append(self._list(queue)) as stream:
-            stream.write(lines)
+        blocks, data = self._unwritten.get(queue, ([], b""))
+        self._unwritten[queue] = [*blocks, *new], data + lines
+        self.push(queue)
+
+    def push(self, queue: str) -> None:
+        """Write what `add` could not write; nothing if there is nothing."""
+        blocks, data = self._unwritten.get(queue, ([], b""))
+        with self._writing():
+            if blocks:
+                self._make(layout.work(self.run, f"q/{queue}"))
+            while blocks:
+                self._make(self._block(queue, blocks[0]))
+                del blocks[0]
+            if data:
+                with self._backend.append(self._list(queue)) as stream:
+                    while data:  # a disk that fills up may take the half of a line
+                        data = data[stream.write(data) :]
+                        self._unwritten[queue] = blocks, data
+        self._unwritten.pop(queue, None)
 
     def read(self, queue: str, known: int) -> list[Attempt]:
         """Return the attempts of a queue after the first `known`."""
@@ -90,12 +122,15 @@ class Work:
         """Take the attempt at this place of a queue, for ever; False if somebody has it."""
         key = f"{self._block(queue, number // BLOCK)}/{number}"
         try:
-            won = self._backend.put_if_absent(key, claimant.encode("ascii"))
-        except FileNotFoundError:
-            raise
-        except OSError:
-            won = False  # an error is no answer: the claim may have arrived
-        return won or self.claimant(queue, number) == claimant
+            return (
+                self._backend.put_if_absent(key, claimant.encode("ascii"))
+                or self.claimant(queue, number) == claimant
+            )
+        except OSError as error:
+            holder = self.claimant(queue, number)  # an error is no answer: the claim may have arrived
+            if holder is None:
+                raise self._unavailable(error) from error
+            return holder == claimant
 
     def claimed(self, queue: str, block: int) -> set[int]:
         """Return which places of a block are taken."""
@@ -130,9 +165,16 @@ class Work:
         """Remove the log of a host of which everything is known."""
         self._backend.delete(layout.work(self.run, f"w/{host}"))
 
-    def order(self, line: str) -> None:
-        """Tell all hosts something."""
-        self._append("orders", line)
+    def order(self, *lines: str) -> None:
+        """Tell all hosts something; what a full disk does not take is told with the next order."""
+        self._orders += "".join(line + "\n" for line in lines).encode("ascii")
+        with self._backend.append(layout.work(self.run, "orders")) as stream:
+            try:
+                while self._orders:
+                    self._orders = self._orders[stream.write(self._orders) :]
+            except OSError as error:
+                if error.errno not in DISK_ERRORS:
+                    raise self._unavailable(error) from error
 
     def orders(self, offset: int) -> tuple[list[bytes], int]:
         """Return the orders from an offset on, and where they end."""
@@ -147,7 +189,7 @@ class Work:
         return self._tail(layout.work(self.run, "book"), 0)[0]
 
     def _append(self, part: str, line: str) -> None:
-        with self._backend.append(layout.work(self.run, part)) as stream:
+        with self._writing(), self._backend.append(layout.work(self.run, part)) as stream:
             stream.write(line.encode("utf-8", "surrogateescape") + b"\n")
 
     def _tail(self, key: str, offset: int) -> tuple[list[bytes], int]:

@@ -23,9 +23,12 @@ from __future__ import annotations
 import os
 import select
 import time
+from contextlib import suppress
 
 from toilcache import vfs
 from toilcache.batch import protocol
+from toilcache.errors import JobStoreUnavailableError
+from toilcache.job_store.core import is_full
 from toilcache.job_store.work import BLOCK, fits
 from toilcache.node.machine import oom_kills
 from toilcache.worker.source import WorkSource
@@ -135,6 +138,7 @@ class StoreSource(WorkSource):
         self._values = values
         self._log = self._work.open_log(self.host)
         self._lines: list[str] = []
+        self._unwritten = b""
         self._pickers = {queue: Picker(self._work, queue, self.host)}
         self._orders = 0
         self._cancels: list[tuple[str, int]] = []
@@ -175,7 +179,8 @@ class StoreSource(WorkSource):
         self._flush()
 
     def record(self, job_id: str, version: int) -> None:
-        vfs.write(self._log.fileno(), b"record %s %d\n" % (job_id.encode("ascii"), version))
+        with suppress(OSError):  # only a hint
+            vfs.write(self._log.fileno(), b"record %s %d\n" % (job_id.encode("ascii"), version))
 
     def ended(
         self, job_id: str, version: int, status: int, max_rss: int, log_tail: bytes, next_id: str | None
@@ -225,7 +230,11 @@ class StoreSource(WorkSource):
         return commands
 
     def _take(self, now: float) -> list[tuple[Any, ...]]:
-        found = self._next()
+        try:
+            found = self._next()
+        except (OSError, JobStoreUnavailableError) as error:
+            self.lost = not is_full(error)
+            found, self._idle_since = None, now  # a full disk takes no claims; that is not being idle
         if found is None:
             return []
         queue, place, (job_id, version) = found
@@ -284,8 +293,12 @@ class StoreSource(WorkSource):
         self._lines.append(line)
 
     def _flush(self) -> None:
-        """Write all lines at once."""
-        if self._lines:
-            text = "".join(line + "\n" for line in self._lines)
-            self._lines.clear()
-            vfs.write(self._log.fileno(), text.encode("ascii"))
+        """Write all lines at once; what a full disk does not take is written next time."""
+        self._unwritten += "".join(line + "\n" for line in self._lines).encode("ascii")
+        self._lines.clear()
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[vfs.write(self._log.fileno(), self._unwritten) :]
+        except OSError as error:
+            if not is_full(error):
+                raise
