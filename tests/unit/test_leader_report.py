@@ -79,9 +79,9 @@ def test_a_log_that_is_gone_does_not_hide_the_failure(bench: Bench, caplog: pyte
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.EIO, "Input/output error"), JobStoreUnavailableError("cannot write: it is full")]
+    "error", [OSError(errno.EACCES, "Permission denied"), JobStoreUnavailableError("cannot write: not ours")]
 )
-def test_a_log_that_finds_no_room_is_shown_at_once(
+def test_a_log_that_the_store_refuses_is_shown_at_once(
     error: Exception, bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **options: object) -> None:
@@ -94,6 +94,20 @@ def test_a_log_that_finds_no_room_is_shown_at_once(
     assert log_id is None
     assert str(error) in caplog.text
     assert "    | last words " in caplog.text
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_log_that_finds_no_room_waits_for_it(
+    code: int, bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(code, "not now")
+
+    desc = bench.job("a job")
+    monkeypatch.setattr(bench.store, "write_file_stream", refuse)
+    with pytest.raises(OSError, match="not now"):
+        reporter().save_log(bench.store, str(desc.jobStoreID), b"last words\n")
+    assert caplog.text == ""
 
 
 def test_nothing_printed_makes_no_log(bench: Bench) -> None:
