@@ -175,12 +175,34 @@ class DockerEngine(Engine):
         return b""
 
     def output(self, container: str) -> Iterator[tuple[int, bytes]]:
-        import docker
+        """Follow both logs: what is attached to a container that has ended already would wait for ever."""
+        import queue
+        import threading
 
-        with self._asking(), suppress(docker.errors.NotFound):
-            attached = self._client().api.attach(container, stream=True, logs=True, demux=True)
-            for parts in attached:
-                yield from ((number, part) for number, part in enumerate(parts, start=1) if part)
+        arrived: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        for number in (1, 2):
+            threading.Thread(target=self._follow, args=(container, number, arrived.put), daemon=True).start()
+        followed = 2
+        while followed:
+            part = arrived.get()
+            if part is None:
+                followed -= 1
+            else:
+                yield part
+
+    def _follow(self, container: str, number: int, put: Callable[[tuple[int, bytes] | None], None]) -> None:
+        """Hand on one log to its end, then None; through a connection of its own."""
+        engine = type(self)(self._url)
+        try:
+            with suppress(ContainerError), engine._asking():
+                api = engine._client().api
+                for part in api.logs(
+                    container, stdout=number == 1, stderr=number == 2, stream=True, follow=True
+                ):
+                    put((number, part))
+        finally:
+            put(None)
+            engine.close()
 
     def stop(self, container: str, grace: float) -> None:
         with self._ending(container):
