@@ -155,7 +155,7 @@ def test_a_suspended_worker_goes_on_where_it_was(site: Site) -> None:
     site.await_begun(name, 6)
     tasks = running(site)
     site.cluster.run("scontrol", "suspend", tasks[0])
-    site.await_begun(name, 6)
+    site.await_begun(name, 5, word="end")
     site.cluster.run("scontrol", "resume", tasks[0])
     check(site, name, site.finish(process), 6)
     site.check_clean()

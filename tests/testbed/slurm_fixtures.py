@@ -75,9 +75,9 @@ class Site:
         path = self.home / f"{name}.diary"
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
-    def await_begun(self, name: str, count: int) -> None:
-        """Wait until so many jobs have begun."""
-        wait_for(lambda: sum(words[0] == "begin" for words in self.diary(name)) >= count, "jobs to begin")
+    def await_begun(self, name: str, count: int, word: str = "begin") -> None:
+        """Wait until so many jobs have begun; or with `word` "end", have come to their end."""
+        wait_for(lambda: sum(words[0] == word for words in self.diary(name)) >= count, f"jobs to {word}")
 
     def check_clean(self) -> None:
         """Nothing of the user is left: in Slurm, among the processes, on any node's local disks."""
@@ -113,4 +113,4 @@ def site() -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def bare_site() -> Iterator[Site]:
     """Four nodes without accounting, whose controller forgets ended jobs at once."""
-    yield from _site(accounting=False, extra="")
+    yield from _site(accounting=False, extra="MinJobAge=2")
