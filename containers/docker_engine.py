@@ -191,15 +191,24 @@ class DockerEngine(Engine):
                 yield part
 
     def _follow(self, container: str, number: int, put: Callable[[tuple[int, bytes] | None], None]) -> None:
-        """Hand on one log to its end, then None; through a connection of its own."""
+        """Hand on one log to its end, then None; through a connection of its own.
+
+        A log that is followed may end before a quick program's last words: what is missing is read again.
+        """
         engine = type(self)(self._url)
+        which = {"stdout": number == 1, "stderr": number == 2}
+        had = 0
         try:
             with suppress(ContainerError), engine._asking():
                 api = engine._client().api
-                for part in api.logs(
-                    container, stdout=number == 1, stderr=number == 2, stream=True, follow=True
-                ):
+                for part in api.logs(container, stream=True, follow=True, **which):
+                    had += len(part)
                     put((number, part))
+                engine.wait(container)
+                for part in api.logs(container, stream=True, follow=False, **which):
+                    if len(part) > had:
+                        put((number, part[had:]))
+                    had = max(0, had - len(part))
         finally:
             put(None)
             engine.close()

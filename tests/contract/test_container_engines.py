@@ -136,6 +136,18 @@ def test_status_and_output_are_those_of_the_program(bench: Bench) -> None:
     bench.engine.remove(container)
 
 
+def test_output_comes_whole_and_by_its_stream(bench: Bench) -> None:
+    script = "import sys; sys.stdout.write('x' * 300_000); sys.stderr.write('y' * 70_000)"
+    container = bench.run("python3", "-c", script)
+    parts: dict[int, bytes] = {1: b"", 2: b""}
+    for number, part in bench.engine.output(container):
+        parts[number] += part
+    assert parts == {1: b"x" * 300_000, 2: b"y" * 70_000}
+    assert bench.engine.wait(container) == Exit(0)
+    assert list(bench.engine.output("no-such-container")) == []
+    bench.engine.remove(container)
+
+
 def test_waiting_ends_with_the_time_or_with_the_program(bench: Bench, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)

@@ -57,9 +57,14 @@ def test_an_image_that_is_not_there_is_the_jobs_to_handle(boxes: Boxes) -> None:
 def begin_waiting(boxes: Boxes) -> tuple[subprocess.Popen[str], str]:
     """A workflow whose job has a program running; its process, and what the job says of its own."""
     process = boxes.begin("--kind", "waits_in_a_tool", "--argument", boxes.image, "--retryCount", "1")
-    boxes.wait_for(lambda: list(boxes.work.rglob("tool-runs")), process)
-    (job,) = boxes.work.rglob("job-runs")
+    boxes.wait_for(lambda: found(boxes.work, "tool-runs"), process)
+    (job,) = found(boxes.work, "job-runs")
     return process, job.read_text()
+
+
+def found(place: Path, name: str) -> list[Path]:
+    """The files of this name below a directory in which others come and go."""
+    return [Path(where, name) for where, _, names in os.walk(place) if name in names]
 
 
 def test_a_program_ends_with_its_workflow(boxes: Boxes) -> None:
