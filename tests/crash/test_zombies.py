@@ -50,23 +50,33 @@ class World:
         self.store = Path(self.bench.where)
         self.stage.config.caching = caching
         self.stage.store.write_config()
-        self.dirs = node_dirs(str(self.stage.config.workflowID), str(home), str(home))
-        setup = {
-            "locator": self.stage.store.locator,
-            "jobs_dir": self.dirs.jobs,
-            "node": (self.dirs.workflow_id, str(home), str(home)),
-            "sys_path": [],
-            "main": None,
-            "preload": False,
-        }
         self.output = home / "output"
-        self.server = Server(self.bench.where, setup, str(self.output))
+        self.server, self.elsewhere = self._node(home / "a"), self._node(home / "b")
         self.step = step
         self.moment = moment
         self.zombie: Outcome | None = None
         self.status: int | None = None
         self.lost = 0
         self.garbage: set[str] = set()
+
+    def _node(self, place: Path) -> Server:
+        """Workers on a node of their own: a zombie that holds a lock there is in nobody's way."""
+        place.mkdir()
+        dirs = node_dirs(str(self.stage.config.workflowID), str(place), str(place))
+        setup = {
+            "locator": self.stage.store.locator,
+            "jobs_dir": dirs.jobs,
+            "node": (dirs.workflow_id, str(place), str(place)),
+            "sys_path": [],
+            "main": None,
+            "preload": False,
+        }
+        return Server(self.bench.where, setup, str(self.output))
+
+    def close(self) -> None:
+        """End both nodes, first the one that was made last: it holds pipes of the other open."""
+        self.elsewhere.close()
+        self.server.close()
 
     def work(self, request: JobRequest) -> list[Update]:
         """Run an attempt elsewhere; the first one at the chain becomes a zombie."""
@@ -89,7 +99,7 @@ class World:
         return updates
 
     def _run(self, request: JobRequest) -> list[Update]:
-        done = self.server.run(request.job_id, request.version)
+        done = self.elsewhere.run(request.job_id, request.version)
         assert done.status == ENDED, self.output.read_text()
         hint = Record(request.job_id, request.version + 1)
         return [hint, ended(request, BatchJobExitReason.FINISHED)]
@@ -137,7 +147,7 @@ def haunt(base: Path, moment: str, caching: bool, first: int, stride: int) -> No
             world.stage.store.clean()
             world.check_end()
         finally:
-            world.server.close()
+            world.close()
         statuses.append(world.status)
         assert world.status in (None, ENDED, REFUSED), world.output.read_text()
         if world.zombie is not None and world.zombie.status is not None:
