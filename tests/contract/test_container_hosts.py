@@ -252,6 +252,21 @@ def test_a_container_that_is_killed_costs_a_try(boxes: Boxes) -> None:
     boxes.check_clean()
 
 
+@pytest.mark.real
+def test_an_engine_that_is_restarted_costs_a_try(
+    engines: Engines, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    boxes = make("docker", request, tmp_path)
+    process = boxes.begin("--kind", "waits", "--retryCount", "1")
+    boxes.wait_for(boxes.begun, process)
+    engines.restart_docker()
+    done = boxes.finish(process)
+    done.check_result("again")
+    assert "was lost" in done.err
+    boxes.check_clean()
+    boxes.engine.close()
+
+
 def test_a_stopped_workflow_leaves_no_container(boxes: Boxes) -> None:
     process = boxes.begin("--kind", "waits")
     boxes.wait_for(boxes.begun, process)

@@ -3,6 +3,7 @@
 # and two base images, with Python 3.11 and with Python 3.13.
 #
 #   engines.sh up DIR      start the engine in the new directory DIR, and print what to set, a NAME=VALUE per line
+#   engines.sh restart DIR kill the daemon and start it again over the same directory; its containers end with it
 #   engines.sh down DIR    end it, whatever runs in it, and remove DIR
 #   engines.sh serve DIR   `up`, and `down` as soon as standard input ends: it dies with who started it
 #   engines.sh with docker|apptainer COMMAND...
@@ -185,6 +186,15 @@ start_engine() {
     done
 }
 
+restart() {
+    local dir=$1 pid
+    pid=$(cat "$dir/docker.pid")
+    kill -KILL "$pid"
+    while kill -0 "$pid" 2>/dev/null && [ "$(awk '{print $3}' "/proc/$pid/stat" 2>/dev/null)" != Z ]; do sleep 0.05; done
+    for pid in $(pgrep -f -- "$dir/exec/" || true); do kill -KILL "$pid" 2>/dev/null || true; done
+    start_engine "$dir"
+}
+
 is_up() { [ -S "$1/docker.sock" ] && docker_in "$1" version >/dev/null 2>&1; }
 
 up() {
@@ -253,8 +263,8 @@ with() {
 
 case ${1:-} in
     with) [ $# -gt 2 ] || die "usage: engines.sh with docker|apptainer COMMAND..."; shift; with "$@" ;;
-    up | down | serve) [ $# = 2 ] || die "usage: engines.sh $1 DIR"; "$1" "$(realpath -m "$2")" ;;
+    up | down | serve | restart) [ $# = 2 ] || die "usage: engines.sh $1 DIR"; "$1" "$(realpath -m "$2")" ;;
     prepare) prepare ;;
     purge) rm -rf "$CACHE" ;;
-    *) die "usage: engines.sh up|down|serve DIR | with ENGINE COMMAND... | prepare | purge" ;;
+    *) die "usage: engines.sh up|down|serve|restart DIR | with ENGINE COMMAND... | prepare | purge" ;;
 esac

@@ -33,6 +33,11 @@ class Engines(NamedTuple):
         """What a process needs in its environment to find both."""
         return {"DOCKER_HOST": self.docker_host, "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}"}
 
+    def restart_docker(self) -> None:
+        """Kill the daemon, and what runs in it, and start it again."""
+        place = os.path.dirname(self.docker_host.removeprefix("unix://"))
+        subprocess.run([str(SCRIPT), "restart", place], check=True, timeout=PATIENCE)
+
     def image(self, engine: str, python: str = "py311") -> str:
         """The base image for an engine by name, with Python 3.11 or 3.13."""
         return f"testbed:{python}" if engine == "docker" else str(self.images / f"{python}.sif")
