@@ -78,6 +78,7 @@ class Config:
     defaultPreemptible: bool
     retryCount: int
     retryBackoff: float
+    doubleMem: bool
     maxJobDuration: float | None
     logLevel: str
     logFile: str | None

@@ -219,6 +219,13 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             show=format_duration,
         ),
         Option(
+            "doubleMem",
+            parse_bool,
+            False,
+            "",
+            "ask for twice the memory when a job is run again because its memory did not suffice",
+        ),
+        Option(
             "maxJobDuration",
             parse_duration,
             None,

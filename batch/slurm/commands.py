@@ -18,7 +18,7 @@ WARNING_SECONDS = 60
 """So long before the time limit of an allocation its worker is warned; Slurm may do so a minute sooner."""
 
 _SQUEUE_FIELDS = ("%F", "%K", "%T", "%r", "%N", "%k")
-_SINFO_FIELDS = ("%P", "%a", "%l", "%c", "%m", "%d", "%G", "%f", "%D", "%T")
+_SINFO_FIELDS = ("%P", "%a", "%l", "%L", "%c", "%m", "%d", "%G", "%f", "%D", "%T")
 _KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"})
 
 OWN_PREFIXES = (

@@ -12,6 +12,7 @@ from toilcache.batch.slurm.adapter import SlurmAdapter
 from toilcache.batch.slurm.client import SlurmClient
 from toilcache.batch.slurm.fleet import Fleet
 from toilcache.batch.slurm.hosts import IDENTITY
+from toilcache.batch.slurm.partitions import usual_time
 from toilcache.batch.slurm.submitter import Submitter
 from toilcache.config import Config
 from toilcache.job_store.abstract import AbstractJobStore
@@ -44,8 +45,9 @@ def make_adapter(
     )
     limits = client.limits()
     fleet = Fleet(limits.array, limits.jobs, config.maxWorkers, config.workerReuse)
-    whole = setup | of_allocations(config, run_marker(workflow_id, run))
     submitter = Submitter(client, store, run, placement, fleet)
+    whole = setup | of_allocations(config, run_marker(workflow_id, run))
+    whole["time"] = usual_time(submitter.groups, placement)
     return SlurmAdapter(client, store, run, placement, submitter, whole, clean, cleans_nodes)
 
 

@@ -64,12 +64,16 @@ class AccountLine(NamedTuple):
 
 
 class NodeGroup(NamedTuple):
-    """Equal nodes of a partition. Memory and disk are in MiB, the time limit in seconds, None without one."""
+    """Equal nodes of a partition. Memory and disk are in MiB, times in seconds, None without a limit.
+
+    `usual_time` is the limit of a job that asks for none.
+    """
 
     partition: str
     is_default: bool
     is_up: bool
     time_limit: float | None
+    usual_time: float | None
     cores: int
     memory: int
     disk: int
@@ -138,13 +142,14 @@ def parse_sacct(text: str) -> list[AccountLine]:
 def parse_sinfo(text: str) -> list[NodeGroup]:
     """Read what `commands.sinfo` asks for."""
     found = []
-    for partition, up, limit, cores, memory, disk, gres, features, count, state in _fields(text, 10):
+    for partition, up, limit, usual, cores, memory, disk, gres, features, count, state in _fields(text, 11):
         found.append(
             NodeGroup(
                 partition.rstrip("*"),
                 partition.endswith("*"),
                 up == "up",
                 parse_time(limit),
+                parse_time(usual) if usual != "n/a" else parse_time(limit),
                 _number(cores),
                 _number(memory),
                 _number(disk),

@@ -55,6 +55,18 @@ def what_is_lacking(groups: Sequence[NodeGroup], needs: Needs, placement: Placem
     return Lack("cores, memory, disk, time and GPUs at once", 1, 0)
 
 
+def usual_time(groups: Sequence[NodeGroup], placement: Placement) -> float | None:
+    """Return the seconds that an allocation lasts: what is asked for, else the least that it may be given.
+
+    Slurm 22.05 does not tell that inside of an allocation.
+    """
+    if placement.time is not None:
+        return placement.time
+    asked = set((placement.partition or "").split(",")) - {""}
+    meant = [group for group in groups if (group.partition in asked if asked else group.is_default)]
+    return min((group.usual_time for group in meant if group.usual_time is not None), default=None)
+
+
 def _fits(group: NodeGroup, needs: Needs, placement: Placement) -> bool:
     return all(has >= wanted for _, has, wanted in _compared(group, needs, placement))
 

@@ -36,18 +36,25 @@ def work(number: int, diary: str, seconds: float, trouble: str) -> int:
     note(
         diary, "begin", number, socket.gethostname(), os.environ.get("SLURM_JOB_ID"), os.environ.get("TCTEST")
     )
-    if number == 3 and first:
+    if number == 3 and trouble == "hungry":
+        _eat(150)
+    elif number == 3 and first:
         _be(trouble)
     time.sleep(seconds)
     note(diary, "end", number)
     return number
 
 
+def _eat(megabytes: int) -> None:
+    """Use so much memory for a moment: the pages are written to."""
+    block = bytearray(b"x") * (megabytes << 20)
+    del block
+
+
 def _be(trouble: str) -> None:
     if trouble == "memory":
-        blocks = [bytearray(1 << 26) for _ in range(64)]
+        _eat(4096)
         time.sleep(60)
-        del blocks
     elif trouble == "long":
         time.sleep(600)
     elif trouble == "killed":

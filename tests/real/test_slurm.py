@@ -64,6 +64,15 @@ def test_a_job_that_is_killed_runs_again(site: Site, trouble: str, words: str) -
     site.check_clean()
 
 
+def test_a_job_that_needs_more_memory_gets_it(site: Site) -> None:
+    """It needs 150 MiB at each try, and has 100 at first."""
+    name = site.new_name()
+    done = site.finish(begin(site, name, "--count", "5", "--trouble", "hungry", "--doubleMem"))
+    check(site, name, done, 5, again=1)
+    assert "memory ran out" in done.err
+    site.check_clean()
+
+
 def test_workers_that_are_cancelled_by_hand(site: Site) -> None:
     name = site.new_name()
     process = begin(site, name, "--count", "24", "--seconds", "4", "--retryCount", "0")

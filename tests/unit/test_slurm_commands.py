@@ -12,7 +12,7 @@ import pytest
 from toilcache.batch.slurm import commands
 from toilcache.batch.slurm.commands import Needs, Placement
 from toilcache.batch.slurm.parse import NodeGroup
-from toilcache.batch.slurm.partitions import choose_partition, what_is_lacking
+from toilcache.batch.slurm.partitions import choose_partition, usual_time, what_is_lacking
 from toilcache.batch.slurm.trouble import Patience, Trouble, classify, said
 
 MIB = 1 << 20
@@ -128,7 +128,7 @@ def test_workers_get_the_environment_but_for_what_belongs_to_another_node() -> N
 
 
 def group(name: str, **more: Any) -> NodeGroup:
-    usual = NodeGroup(name, False, True, None, 4, 4000, 4000, 0, frozenset(), 2, "idle")
+    usual = NodeGroup(name, False, True, None, None, 4, 4000, 4000, 0, frozenset(), 2, "idle")
     return usual._replace(**more)
 
 
@@ -193,6 +193,20 @@ def test_what_no_node_has_all_at_once() -> None:
 )
 def test_what_is_not_refused_here(groups: list[NodeGroup], needs: Needs, placement: Placement) -> None:
     assert what_is_lacking(groups, needs, placement) is None
+
+
+def test_how_long_an_allocation_lasts() -> None:
+    groups = [
+        group("main", is_default=True, usual_time=3600.0),
+        group("main", is_default=True, usual_time=1800.0),
+        group("long", usual_time=None),
+        group("short", usual_time=60.0),
+    ]
+    assert usual_time(groups, Placement()) == 1800.0
+    assert usual_time(groups, Placement(time=5.0)) == 5.0
+    assert usual_time(groups, Placement(partition="short,main")) == 60.0
+    assert usual_time(groups, Placement(partition="long")) is None
+    assert usual_time([], Placement()) is None
 
 
 # Refusals

@@ -129,9 +129,9 @@ cut|o
 
 def test_sinfo() -> None:
     text = """\
-toilcache|main*|up|infinite|4|4000|4000|(null)|std|2|allocated|.
-toilcache|short|up|5:00|4|4000|4000|gpu:4|gpu,fast|1|drained*|.
-toilcache|old|inact|1-12:00:00|16+|64000+|0|gpu:tesla:2(S:0-1),shard:8|(null)|3|idle~|.
+toilcache|main*|up|infinite|1:00:00|4|4000|4000|(null)|std|2|allocated|.
+toilcache|short|up|5:00|n/a|4|4000|4000|gpu:4|gpu,fast|1|drained*|.
+toilcache|old|inact|1-12:00:00|30:00|16+|64000+|0|gpu:tesla:2(S:0-1),shard:8|(null)|3|idle~|.
 """
     main, short, old = parse_sinfo(text)
     assert (main.partition, main.is_default, main.is_up, main.time_limit) == ("main", True, True, None)
@@ -141,6 +141,7 @@ toilcache|old|inact|1-12:00:00|16+|64000+|0|gpu:tesla:2(S:0-1),shard:8|(null)|3|
     assert (old.is_up, old.cores, old.memory, old.gpus, old.state) == (False, 16, 64000, 2, "idle")
     assert old.time_limit == 36 * 3600.0
     assert old.features == frozenset()
+    assert [group.usual_time for group in (main, short, old)] == [3600.0, 300.0, 1800.0]
 
 
 @pytest.mark.parametrize(

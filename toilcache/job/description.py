@@ -353,7 +353,7 @@ class JobDescription(Requirer):
         """
         config = self._needed_config()
         self.remainingTryCount = max(0, self.remainingTryCount - 1)
-        if exit_reason == BatchJobExitReason.MEMLIMIT and getattr(config, "doubleMem", False):
+        if exit_reason == BatchJobExitReason.MEMLIMIT and config.doubleMem:
             self.memory = self.memory * 2
         if self.memory < config.defaultMemory:
             self.memory = config.defaultMemory
