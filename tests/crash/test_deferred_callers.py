@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
 
+from tests.fakes.faults import KILL_AFTER, KILL_BEFORE, Plan, in_child
 from tests.unit.repository import ROOT
 from toilcache.node.deferred import CallFile, files_in
 from toilcache.node.leftovers import call_left_behind
 from toilcache.node.machine import process_start_time
+from toilcache.worker.caller import Caller
+from toilcache.worker.deferred import Deferred, Surroundings
+from toilcache.worker.posix import Kernel
 
 pytestmark = pytest.mark.crash
 
@@ -302,3 +309,77 @@ def test_a_call_that_was_begun_too_often_is_given_up(stage: Stage) -> None:
     said = stage.find()
     assert "deferred function note of job 'a job' is given up: begun 3 times, ended never" in said
     assert stage.words() == ["last"]
+
+
+# At each step
+
+
+def note(place: str, word: str) -> None:
+    descriptor = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, f"{word};".encode())
+    os.close(descriptor)
+
+
+class Where:
+    """The surroundings of an owner in this process."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._path = str(stage.directory / "job.7")
+
+    def call_file(self) -> str:
+        return self._path
+
+    def surroundings(self) -> Surroundings:
+        return Surroundings(("0123456789abcdef", 7), None, [], None)
+
+
+def promise_and_call(stage: Stage) -> None:
+    """Promise calls, say so of each, and make them."""
+    deferred = Deferred(cast(Any, Where(stage)), cast(Any, "'a job'"), None)
+    for word in ("three", "two", "one"):
+        deferred.add(note, str(stage.notes), word)
+        note(f"{stage.notes}.promised", word)
+    deferred.make_calls()
+
+
+def find(stage: Stage) -> None:
+    def load(surroundings: Surroundings) -> None:
+        sys.path[:0] = surroundings.sys_path
+
+    Caller(Kernel(), load, lambda surroundings: True).call_all_in(str(stage.directory))
+
+
+@pytest.mark.parametrize("then", [KILL_BEFORE, KILL_AFTER])
+def test_an_owner_killed_at_any_step_leaves_no_promise_unkept(then: str, stage: Stage) -> None:
+    for step in itertools.count(1):
+        plan = Plan(f"{stage.notes}-trace-{step}", step, then)
+        in_child(plan, lambda: promise_and_call(stage))
+        in_child(Plan(f"{stage.notes}-calm-{step}"), lambda: find(stage))
+        promised = Path(f"{stage.notes}.promised")
+        words = promised.read_text().split(";")[:-1] if promised.exists() else []
+        assert set(words) <= set(stage.words()), plan.steps()
+        assert max(map(stage.words().count, stage.words()), default=0) <= 2
+        assert stage.left() == []
+        for path in (stage.notes, promised):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(stage.directory, ignore_errors=True)
+        if not plan.happened:
+            break
+    assert step > 12
+
+
+@pytest.mark.parametrize("then", [KILL_BEFORE, KILL_AFTER])
+def test_a_finder_killed_at_any_step_leaves_the_rest_to_the_next(then: str, stage: Stage) -> None:
+    for step in itertools.count(1):
+        stage.orphan("note,two", "note,one")
+        plan = Plan(f"{stage.notes}-trace-{step}", step, then)
+        in_child(plan, lambda: find(stage))
+        in_child(Plan(f"{stage.notes}-calm-{step}"), lambda: find(stage))
+        words = stage.words()
+        assert list(dict.fromkeys(words)) == ["one", "two"], plan.steps()
+        assert len(words) <= 3
+        assert stage.left() == []
+        stage.notes.unlink()
+        if not plan.happened:
+            break
+    assert step > 5

@@ -33,6 +33,7 @@ MOST_BEGINNINGS = 3
 """A call that was begun so often and has never come to an end is given up: it may kill whoever makes it."""
 
 _LOOK_SECONDS = 0.5
+_KILLED = "was killed by somebody and is begun again"
 
 
 class Caller:
@@ -100,7 +101,8 @@ class Caller:
                 return
             for number in unended:
                 say(f"deferred function {label_of(file.calls[number])} {how}")
-                file.set_state(number, CALLED)
+                if how != _KILLED:
+                    file.set_state(number, CALLED)
 
     def _run_child(self, file: CallFile, surroundings: Surroundings) -> str:
         """Have a child make the calls; returns how it ended, to be said of a call that it had begun."""
@@ -117,7 +119,8 @@ class Caller:
         file.refresh()
         if not in_time:
             return f"took longer than {self._limit:g} s and was killed"
-        return f"ended its process with {os.waitstatus_to_exitcode(status)}"
+        code = os.waitstatus_to_exitcode(status)
+        return _KILLED if code == -signal.SIGKILL else f"ended its process with {code}"
 
     def _await(self, pid: int, file: CallFile) -> bool:
         """Wait until a child has ended, but do not reap it; False if it is at one call for too long."""
