@@ -257,7 +257,8 @@ class SlurmAdapter:
     def _look(self, now: float) -> None:
         self._last_look = now
         try:
-            look = self._client.look_back() if self._absent else self._client.look()
+            ask_accounts = self._absent and not self._submitter.wants_look
+            look = self._client.look_back() if ask_accounts else self._client.look()
         except SlurmError as error:
             logger.info("%s; nothing is concluded from that", error)
             return
