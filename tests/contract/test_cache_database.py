@@ -16,6 +16,7 @@ from toilcache.cache import database, place
 from toilcache.cache.check import check
 from toilcache.errors import CacheDamagedError, CacheUnavailableError, CoordinationDirError
 from toilcache.job.job import Job
+from toilcache.node.locks import LockFile
 
 WORKERS = 32
 
@@ -40,6 +41,7 @@ def test_many_processes_never_find_it_locked(node: Node, monkeypatch: pytest.Mon
                 fs.readGlobalFile(file_id)
                 if number % 5 == 0:
                     fs.deleteLocalFile(file_id)
+            assert fs.messages == []  # it would say that it does without the cache
 
     with node.job() as fs:
         fs.readGlobalFile(file_id)
@@ -98,6 +100,36 @@ def test_who_is_stopped_inside_of_a_transaction_does_not_stop_the_others(
     with node.job() as fs:
         fs.readGlobalFile(file_id)
         assert fs.fileIsCached(file_id)
+
+
+def test_only_the_first_call_waits_long_for_a_stopped_process(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(child: Child) -> None:
+        with node.cache.transaction():
+            child.reach("inside")
+
+    waits = []
+    real = database.locked_in_time
+
+    def locked_in_time(path: str, *, shared: bool, seconds: float) -> LockFile | None:
+        waits.append(seconds)
+        return real(path, shared=shared, seconds=0.01)
+
+    cache = node.cache
+    cache.adopt_dead()
+    child = Child(work)
+    assert child.hear() == "inside"
+    monkeypatch.setattr(database, "locked_in_time", locked_in_time)
+    for _ in range(3):
+        with pytest.raises(CacheUnavailableError), cache.transaction():
+            pytest.fail("is in")
+    assert waits[0] > 50
+    assert max(waits[1:]) < 1
+    child.go_on()
+    assert child.end() == 0
+    with cache.transaction():
+        pass
 
 
 def test_who_gives_up_waiting_does_not_get_the_lock_later(
@@ -305,6 +337,23 @@ def test_threads_of_a_process_keep_each_other_out(node: Node) -> None:
         thread.join()
     assert set(most) == {1}
     assert len(most) == 120
+
+
+def test_nothing_of_sqlite_crosses_a_fork(node: Node) -> None:
+    con = node.cache.generation.database.con
+    con.execute("BEGIN IMMEDIATE")
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            with pytest.raises(CacheUnavailableError, match="forked"):
+                node.cache.adopt_dead()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert con.in_transaction
+    con.execute("COMMIT")
 
 
 def test_a_killed_process_leaves_nobody_waiting(node: Node) -> None:

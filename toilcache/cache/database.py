@@ -3,7 +3,7 @@
 Knows connections, transactions and their errors. Must not know tables. Before a transaction begins, its
 process holds a kernel lock: the kernel wakes whoever waits for it at once and forgets nobody, while SQLite's
 own waiting is sleeping and trying again. A process that was stopped inside of a transaction keeps the others
-out no longer than SQLITE_TIMEOUT_SECS each; they then do without the cache.
+out no longer than SQLITE_TIMEOUT_SECS each; they then do without the cache until it goes on.
 
 A connection is of one thread, and of one process. SQLite remembers in memory which files a process has open
 and locked, and a fork copies that memory but not the locks. So a child forked by a process with connections
@@ -32,6 +32,8 @@ SQLITE_TIMEOUT_SECS = 60.0
 # A transaction takes far less than a millisecond, so who meets another one soon gets through.
 _FIRST_TRIES = (0.0, 0.0002, 0.0002, 0.0005, 0.0005)
 _CHECKPOINT_PAGES = 200
+_LITTLE_PATIENCE = 0.5
+_IMPATIENT_SECS = 600.0
 
 _inherited: list[object] = []
 
@@ -46,6 +48,7 @@ class Database:
         self.mutex = _thread.RLock()
         self._file = LockFile(lock_path, os.O_RDWR)
         self._connections: dict[int, sqlite3.Connection] = {}
+        self._impatient_until = 0.0
 
     @property
     def con(self) -> sqlite3.Connection:
@@ -82,8 +85,9 @@ class Database:
 
     def enter(self) -> None:
         """Keep out the other threads of this process, then the other processes."""
-        deadline = time.monotonic() + SQLITE_TIMEOUT_SECS
-        if not self.mutex.acquire(timeout=SQLITE_TIMEOUT_SECS):
+        patience = _LITTLE_PATIENCE if time.monotonic() < self._impatient_until else SQLITE_TIMEOUT_SECS
+        deadline = time.monotonic() + patience
+        if not self.mutex.acquire(timeout=patience):
             raise self._busy()
         try:
             for pause in _FIRST_TRIES:
@@ -105,6 +109,8 @@ class Database:
         return file
 
     def _busy(self) -> CacheUnavailableError:
+        # Who holds it is stopped, and may stay so: the next calls look, and hardly wait.
+        self._impatient_until = time.monotonic() + _IMPATIENT_SECS
         return CacheUnavailableError(
             f"cannot use the cache's database {self.path!r}: another process has held it for "
             f"{SQLITE_TIMEOUT_SECS:.0f} s; look for a stopped process of this workflow"
