@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from toilcache.batch import protocol
 from toilcache.batch.host_process import HostProcess
 from toilcache.batch.model import JobRequest
+from toilcache.node.namespaces import pid_namespace
 from toilcache.worker.host import Host, _Running
 from toilcache.worker.source import WorkSource
 
@@ -273,7 +274,7 @@ def test_a_note_that_cannot_be_written_is_written_at_the_next_change(
     _, second = host._running
     host._source.lost = True
     host.finish(0)
-    assert Path(host._note).read_text() == f"abandoned\njob2 2 {second}\n"
+    assert Path(host._note).read_text() == f"abandoned {pid_namespace()}\njob2 2 {second}\n"
     os.close(host.log)
 
 
