@@ -168,6 +168,7 @@ class SlurmAdapter:
         self._closed = True
         if not fenced:
             self._end_workers()
+            self._work.end()
         self._clean()
 
     # One round of work

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from toilcache import vfs
 from toilcache.errors import JobStoreUnavailableError
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.job_store.work import BLOCK, Work, fits, queue_name, queue_needs
-from toilcache.worker.store_source import Picker, Rules
+from toilcache.worker.store_source import LEADER_SILENCE, Picker, Rules, StoreSource
 
 QUEUE = queue_name(1, 100, 10, 0, False)
 
@@ -45,6 +46,8 @@ def attempts(count: int, first: int = 0) -> list[tuple[str, int]]:
 def test_the_setup_comes_back(work: Work) -> None:
     assert work.exists()
     assert work.setup() == {"secret": "open sesame"}
+    work.end()
+    assert not work.exists()
 
 
 @pytest.mark.parametrize("sizes", [[1], [BLOCK], [BLOCK + 1], [1, BLOCK, 1], [3, 200, BLOCK, 0, 1]])
@@ -227,6 +230,31 @@ def test_a_store_without_the_directory_gets_it(tmp_path: Path) -> None:
     os.rmdir(f"{bench.store.path}/work")
     bench.store.work(2).make({})
     assert bench.store.work(2).exists()
+
+
+def test_when_a_host_takes_its_leader_for_gone(tmp_path: Path) -> None:
+    bench = Bench("file", tmp_path)
+    store = bench.another(resume=True)
+    run = store.claim_run()
+    store.work(run).make({})
+    source = StoreSource(store, run, QUEUE, {}, Rules(30, None, None, 0.0), [])
+    with source._log:
+        source.hello()
+        assert not source._leader_is_gone()
+        store.beat(run)
+        beat = Path(store._backend.where(f"leader/{run}.beat"))
+        _set_age(beat, LEADER_SILENCE - 100)
+        assert not source._leader_is_gone()
+        _set_age(beat, LEADER_SILENCE + 100)
+        assert source._leader_is_gone()
+        store.beat(run)
+        assert not source._leader_is_gone()
+        bench.another(resume=True).claim_run()
+        assert source._leader_is_gone()
+
+
+def _set_age(path: Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds,) * 2)
 
 
 # Rules

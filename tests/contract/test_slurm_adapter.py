@@ -75,6 +75,14 @@ def worker_pid(bench: SlurmBench, key: str | None = None) -> int:
     return int((tasks[key] if key else next(iter(tasks.values())))["pid"])
 
 
+def is_alive(pid: int) -> bool:
+    """A process that its keeper has yet to bury is not alive."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 # Submitting
 
 
@@ -148,6 +156,9 @@ def test_secrets_reach_the_jobs_and_not_slurm(
     assert not hidden & {name for call in bench.slurm.calls("sbatch") for name in call.variables}
     setup = Path(bench.store.path) / f"work/{bench.run}/setup"
     assert stat.S_IMODE(setup.stat().st_mode) == 0o600
+    bench.adapter.shutdown()
+    left = [path for path in Path(bench.store.path).rglob("*") if path.is_file()]
+    assert [path for path in left if b"open sesame" in path.read_bytes()] == []
 
 
 def tell_environment(job: Job, path: str) -> None:
@@ -233,6 +244,7 @@ def test_a_requeued_task_has_lost_its_first_worker_even_if_that_goes_on(
     soon: None, make: Callable[..., SlurmBench], spares: bool
 ) -> None:
     bench = make(requeue_spares=spares)
+    bench.adapter = bench.new_adapter(workerIdleTime=1000.0)
     request = bench.waiting()
     bench.adapter.submit([request])
     bench.await_running(1)
@@ -249,8 +261,8 @@ def test_a_requeued_task_has_lost_its_first_worker_even_if_that_goes_on(
     bench.adapter.submit([again])
     assert [end.reason for end in bench.end_of(again)] == [Reason.FINISHED]
     assert bench.store.load_job(request.job_id).version == desc.version + 1
-    if spares:
-        os.killpg(first, signal.SIGKILL)
+    if spares:  # it was told to leave, and does so when what it ran has ended
+        bench.hear(lambda: not is_alive(first))
 
 
 @pytest.mark.parametrize(
@@ -345,6 +357,14 @@ def test_a_worker_that_begins_under_a_newer_leader_takes_nothing(bench: SlurmBen
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert not bench.has_run(request)
     assert work.claimed("1.000-10485760-10485760-0-0", 0) == set()
+
+
+def test_a_worker_that_begins_when_all_is_over_does_nothing(bench: SlurmBench) -> None:
+    bench.adapter.shutdown()
+    argv = bench.adapter._submitter.worker("enter", "1.000-10485760-10485760-0-0")
+    pid = os.posix_spawn(argv[0], argv, os.environ | bench.places)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert [path for place in bench.places.values() for path in os.listdir(place)] == []
 
 
 def test_an_adopted_attempt_can_be_cancelled(bench: SlurmBench) -> None:

@@ -64,8 +64,12 @@ class Work:
                 self._make(layout.work(self.run, part))
             self._backend.put(layout.work(self.run, "setup"), pickle.dumps(setup, 4))
 
+    def end(self) -> None:
+        """Remove the setup, and with it the secrets in it: no host may begin any more."""
+        self._backend.delete(layout.work(self.run, "setup"))
+
     def exists(self) -> bool:
-        """Say whether a run has ever begun here."""
+        """Say whether a run has begun and not ended here."""
         return self._backend.has(layout.work(self.run, "setup"))
 
     def setup(self) -> dict[str, Any]:

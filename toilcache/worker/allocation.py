@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> int:
         verb, locator, run, queue, *more = arguments
         store = FileJobStore(locator)
         store.resume()
+        if verb == "enter" and not store.work(int(run)).exists():
+            return 0  # the run is over: there is nothing to do, and the environment to do it in is gone
         if verb == "enter":
             return _enter(store, int(run), queue, more)
         if verb == "serve":
