@@ -32,6 +32,7 @@ from toilcache.leader.signals import Signals, StopOnce
 from toilcache.leadership import take_lead
 from toilcache.logs import set_up_logging
 from toilcache.node.coordination import NodeHold, leader_lock, node_dirs
+from toilcache.node.leftovers import call_left_behind
 from toilcache.node.remains import others_are_here
 from toilcache.systems import make_adapter
 
@@ -182,6 +183,7 @@ class Session:
                 )
             elif not self._fenced:
                 self._dirs.keep()
+                call_left_behind(self._dirs.deferred)  # what is kept is files, not promises
         except OSError as error:  # the result is there; what stays behind must not hide it
             logger.warning(
                 "cannot remove what the workflow has left on this node: %s; remove %s and %s by hand",

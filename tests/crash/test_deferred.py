@@ -180,6 +180,18 @@ def test_a_stopped_workflow_calls_it_on_its_way_out(workflow: Workflow) -> None:
     workflow.place.check_clean()
 
 
+@pytest.mark.parametrize("policy", ["always", "never"])
+def test_a_host_that_is_stopped_leaves_it_to_the_leader(policy: str, workflow: Workflow) -> None:
+    """Whether the node is cleaned or kept."""
+    leader = workflow.begin("end", "wait", "--cleanWorkDir", policy)
+    workflow.wait_for("ran", process=leader)
+    host_of(leader).send_signal(signal.SIGSTOP)
+    leader.send_signal(signal.SIGTERM)
+    workflow.place.finish(leader)
+    assert workflow.words() == ["ran", "first", "second"]
+    assert (list(workflow.place.work.iterdir()) == []) == (policy == "always")
+
+
 def test_when_all_are_killed_the_clean_up_calls_it(workflow: Workflow) -> None:
     leader = workflow.begin("end", "wait")
     workflow.wait_for("ran", process=leader)
