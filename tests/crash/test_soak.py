@@ -1,8 +1,8 @@
 """Kills at random moments of the workflow of 200 jobs: `make soak`, SOAK_KILLS of them (default 1,000).
 
-A moment is a step, so that a seed names it and the speed of the machine does not matter. SOAK_SEED is printed,
-and a failure says which seed repeats it (`SOAK_SEED=... SOAK_KILLS=1`). The victim is drawn too: several workers
-or hosts in one run, or the leader, and then mostly the next leaders as well, which restart the workflow.
+A moment is a step, so that a seed names it and the speed of the machine does not matter. SOAK_SEED is
+printed, and a failure says which seed repeats it (`SOAK_SEED=... SOAK_KILLS=1`). The victim is drawn too:
+several workers or hosts in one run, or the leader, and then mostly the next leaders as well.
 """
 
 from __future__ import annotations

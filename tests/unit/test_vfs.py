@@ -50,7 +50,7 @@ def _changes(call: ast.Call) -> bool:
         return _writes(call)
     if owner in LIBRARIES:
         return attribute != "which"
-    return attribute in METHODS or (owner in MODULES and attribute in SEEN)
+    return (owner != "" and attribute in METHODS) or (owner in MODULES and attribute in SEEN)
 
 
 def _only_reads(call: ast.Call) -> bool:
@@ -105,7 +105,11 @@ def test_what_would_go_past_it_is_seen(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["os.open(a, os.O_RDONLY)", "open(a, 'rb')", "open(a)", "vfs.link(a, b)", "shutil.which(a)"]
+    "line",
+    [
+        *("os.open(a, os.O_RDONLY)", "open(a, 'rb')", "open(a)", "vfs.link(a, b)", "shutil.which(a)"),
+        "touch(a)",
+    ],
 )
 def test_what_only_reads_is_left_alone(line: str) -> None:
     assert not list(offences(line))
