@@ -116,10 +116,10 @@ def test_only_the_first_call_waits_long_for_a_stopped_process(
         waits.append(seconds)
         return real(path, shared=shared, seconds=0.01)
 
-    cache = node.cache
-    cache.adopt_dead()
+    node.cache.adopt_dead()
     child = Child(work)
     assert child.hear() == "inside"
+    cache = node.cache
     monkeypatch.setattr(database, "locked_in_time", locked_in_time)
     for _ in range(3):
         with pytest.raises(CacheUnavailableError), cache.transaction():

@@ -438,6 +438,8 @@ def test_the_limit_that_was_set_is_exact_and_evicts(node: Node) -> None:
     fs.adjustCacheLimit(3 * MB)
     assert fs.getCacheLimit() == 3 * MB
     assert [fs.fileIsCached(file_id) for file_id in ids] == [False, False, True, True]
+    assert node.states() == {"cached": 2}
+    assert len(node.payloads()) == 2
 
 
 def test_the_least_recently_used_goes_first_and_nothing_that_is_held(node: Node) -> None:
@@ -448,10 +450,11 @@ def test_the_least_recently_used_goes_first_and_nothing_that_is_held(node: Node)
             reader.readGlobalFile(file_id)
     with fs.open(Job()):
         fs.readGlobalFile(ids[0])
-        with node.job(disk=MB) as reader:
-            reader.readGlobalFile(ids[1])
+        for file_id in (ids[2], ids[1], ids[3]):
+            with node.job(disk=MB) as reader:
+                reader.readGlobalFile(file_id)
         with node.job(disk=4 * MB):
-            assert [fs.fileIsCached(file_id) for file_id in ids] == [True, True, False, False]
+            assert [fs.fileIsCached(file_id) for file_id in ids] == [True, False, False, True]
 
 
 def test_a_job_is_let_in_only_when_its_space_can_be_had(node: Node) -> None:
