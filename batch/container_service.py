@@ -47,7 +47,7 @@ class Service:
             request = receive_request(connection)
             if request is None:
                 return
-            with closing(run_tool(request, watch.begin)) as events:
+            with closing(run_tool(request, begun=watch.begin)) as events:
                 for event in events:
                     send_event(connection, event)
         except ContainerError as error:

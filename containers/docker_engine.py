@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from toilcache.containers.archive import archive_digest
 from toilcache.containers.model import Container, ContainerSpec, Engine, Exit, Image
 from toilcache.errors import ContainerError, ContainerImageError, EngineUnavailableError, one_line, show
 
@@ -85,8 +86,14 @@ class DockerEngine(Engine):
         return self._find(name)
 
     def _load(self, reference: str, path: str) -> Image:
+        """Load an archive, unless the image that it says it holds is there."""
         import docker
 
+        digest = archive_digest(path)
+        with self._asking():
+            found = self._find(digest)
+        if found is not None:
+            return Image(reference, digest, digest)
         try:
             with self._asking(), open(path, "rb") as archive:
                 images = self._client().images.load(archive)

@@ -177,7 +177,7 @@ class Engine(ABC):
 
     @abstractmethod
     def stop(self, container: str, grace: float) -> None:
-        """Send SIGTERM to the program and kill the container if it has not ended ``grace`` seconds later.
+        """Ask it to end, by SIGTERM, and kill the container if it has not ended ``grace`` seconds later.
 
         When this returns nothing runs in it. A container that has ended, or is gone, is fine.
         """

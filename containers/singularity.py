@@ -13,6 +13,7 @@ import os
 import select
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -46,12 +47,14 @@ class _Child:
 
     def __init__(self, pid: int, outputs: tuple[int, int]) -> None:
         self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
         self.outputs = outputs
         self.exit: Exit | None = None
+        self.burial = threading.Lock()
         self.oom_kills = oom_kills()
 
     def close(self) -> None:
-        for descriptor in self.outputs:
+        for descriptor in (self.pidfd, *self.outputs):
             os.close(descriptor)
 
 
@@ -149,8 +152,9 @@ class SingularityEngine(Engine):
         child = self._children.get(container)
         if child is None:
             return self._watch(container, timeout)
-        if child.exit is None and _has_ended(child.pid, timeout):
-            child.exit = self._bury(child)
+        if child.exit is None and _has_ended(child.pidfd, timeout):
+            with child.burial:  # one thread may wait while another one ends the container
+                child.exit = child.exit or self._bury(child)
         return child.exit
 
     def _bury(self, child: _Child) -> Exit:
@@ -300,15 +304,11 @@ def _unnamed_file() -> int:
         return os.memfd_create("container", os.MFD_CLOEXEC)
 
 
-def _has_ended(pid: int, timeout: float | None) -> bool:
+def _has_ended(pidfd: int, timeout: float | None) -> bool:
     """Wait for the end of a child without reaping it."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        return bool(poller.poll(None if timeout is None else max(0.0, timeout) * 1000))
-    finally:
-        os.close(descriptor)
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(None if timeout is None else max(0.0, timeout) * 1000))
 
 
 def _others_of(session: int) -> list[tuple[int, int]]:

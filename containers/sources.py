@@ -6,11 +6,10 @@ not know the cache.
 
 from __future__ import annotations
 
-import json
 import os
-import tarfile
 
 from toilcache.containers import registry
+from toilcache.containers.archive import archive_digest
 from toilcache.errors import ContainerImageError, EngineUnavailableError, show
 
 _MAGIC, _MAGIC_AT = b"SIF_MAGIC", 32
@@ -68,22 +67,7 @@ class _Archive(Source):
         self._archive = os.path.abspath(reference.removeprefix("docker-archive:").removeprefix("//"))
 
     def digest(self) -> str | None:
-        """Return the id of the image: the digest of its configuration, by which its file is named."""
-        try:
-            with tarfile.open(self._archive) as archive:
-                manifest = archive.extractfile("manifest.json")
-                config = json.load(manifest)[0]["Config"] if manifest else ""
-        except (OSError, tarfile.TarError, ValueError, LookupError) as error:
-            raise ContainerImageError(
-                f"cannot read image {show(self._archive)}: {error}; make it with 'docker save'"
-            ) from None
-        plain = os.path.basename(str(config)).removesuffix(".json")
-        if len(plain) != 64 or set(plain) - set("0123456789abcdef"):
-            raise ContainerImageError(
-                f"cannot read image {show(self._archive)}: its manifest names no digest; "
-                "make it with 'docker save'"
-            )
-        return f"sha256:{plain}"
+        return archive_digest(self._archive)
 
     def address(self) -> str:
         return f"docker-archive:{self._archive}"

@@ -36,6 +36,11 @@ LAUNCHER_VARIABLE = "TOILCACHE_LAUNCHER"
 _PACKET = 160 * 1024
 _STDERR_BYTES = 64 * 1024
 Event = tuple[Any, ...]
+Begin = Callable[[Engine, str], None]
+
+
+def _ignore(engine: Engine, container: str) -> None:
+    return
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def run_container(
         if launcher is not None:
             events = _events_of_launcher(launcher, request, stack)
         else:
-            events = run_tool(request, (lambda used, name: _defer(job, used, name)) if defer else _ignore)
+            events = run_tool(request, before=_deferring(job) if defer else _ignore)
         ended, printed, errors = _consume(events, _target(job, stdout, stack))
     if errors:
         job.fileStore.log_user_stream(f"{argv[0]} in {image}", BytesIO(errors))
@@ -100,10 +105,11 @@ def run_container(
     return printed
 
 
-def run_tool(request: ToolRequest, begun: Callable[[Engine, str], None]) -> Generator[Event]:
+def run_tool(request: ToolRequest, before: Begin = _ignore, begun: Begin = _ignore) -> Generator[Event]:
     """Run a container to its end and yield ("print", 1 or 2, bytes), then ("ended", code, oom_killed).
 
-    `begun` is called with engine and container once it runs. Closing this ends and removes the container.
+    `before` is called with engine and name of the container before it is started, `begun` once it runs.
+    Closing this ends and removes the container.
     """
     with ExitStack() as stack:
         engine = make_engine(request.engine, request.image_cache)
@@ -120,6 +126,7 @@ def run_tool(request: ToolRequest, begun: Callable[[Engine, str], None]) -> Gene
             memory=request.memory,
             network=request.network,
         )
+        before(engine, spec.name)
         container = engine.run(spec)
         stack.callback(engine.remove, container)
         begun(engine, container)
@@ -227,12 +234,9 @@ def _consume(events: Iterator[Event], target: int | None) -> tuple[Exit, bytes, 
     return ended, b"".join(printed), errors
 
 
-def _defer(job: Any, engine: Engine, container: str) -> None:
-    job.defer(remove_left, engine.name, container)
-
-
-def _ignore(engine: Engine, container: str) -> None:
-    return
+def _deferring(job: Any) -> Begin:
+    """Return what has a container removed when the job is over, however that ends."""
+    return lambda engine, name: job.defer(remove_left, engine.name, name)
 
 
 def remove_left(engine_name: str, container: str) -> None:

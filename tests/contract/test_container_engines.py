@@ -9,6 +9,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,15 @@ def test_stopping_asks_first(bench: Bench) -> None:
         assert bench.engine.wait(container, 0.01) is None
     bench.engine.stop(container, 60)
     assert bench.engine.wait(container) == Exit(9)
+    bench.engine.remove(container)
+
+
+def test_one_thread_may_wait_while_another_kills(bench: Bench) -> None:
+    container = bench.run("sleep", "1000")
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(bench.engine.wait, container) for _ in range(4)]
+        bench.engine.kill(container)
+        assert {future.result() for future in waiting} == {Exit(137)}
     bench.engine.remove(container)
 
 

@@ -54,12 +54,12 @@ def test_an_image_that_is_not_there_is_the_jobs_to_handle(boxes: Boxes) -> None:
     )
 
 
-def begin_waiting(boxes: Boxes) -> tuple[subprocess.Popen[str], str]:
-    """A workflow whose job has a program running; its process, and what the job says of its own."""
+def begin_waiting(boxes: Boxes) -> tuple[subprocess.Popen[str], Path]:
+    """A workflow whose job has a program running; its process, and where the job tells its own."""
     process = boxes.begin("--kind", "waits_in_a_tool", "--argument", boxes.image, "--retryCount", "1")
     boxes.wait_for(lambda: found(boxes.work, "tool-runs"), process)
     (job,) = found(boxes.work, "job-runs")
-    return process, job.read_text()
+    return process, job
 
 
 def found(place: Path, name: str) -> list[Path]:
@@ -78,7 +78,11 @@ def test_a_program_ends_with_its_workflow(boxes: Boxes) -> None:
 
 def test_a_program_ends_with_its_job(boxes: Boxes) -> None:
     process, job = begin_waiting(boxes)
-    pid, namespace = job.split()
-    os.kill(pid_here(int(pid), namespace), signal.SIGKILL)
+    pid, namespace = job.read_text().split()
+    here = pid_here(int(pid), namespace)
+    assert here > 0
+    os.kill(here, signal.SIGKILL)
+    boxes.wait_for(lambda: len(boxes.containers()) == boxes.boxed, process)
+    job.with_name("go").touch()
     boxes.finish(process).check_result(b"again")
     boxes.check_clean()
