@@ -354,7 +354,7 @@ class LocalAdapter:
         log_path = os.path.join(self._setup["notes_dir"], f"host-{os.urandom(6).hex()}.log")
         program = host_program(self._container, image, devices)
         self._boxed = self._boxed or is_boxed(program)
-        setup = self._setup | {"image": image or (self._container and self._container.image)}
+        setup = self._setup | {"image": self._container and (image or self._container.image)}
         host = HostProcess(program, environment, setup, log_path)
         self._hosts[host.fileno()] = host
         self._by_pidfd[host.pidfd] = host
