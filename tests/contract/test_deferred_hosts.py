@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 
 from tests.contract import adapter_jobs
 from tests.contract.adapter_bench import LocalBench
+from tests.contract.test_container_hosts import fake_boxes
+from tests.crash import deferred_workflow
+from tests.fakes.apptainers import FakeApptainer
 from toilcache.batch.model import JobRequest
 from toilcache.job.exit_reason import BatchJobExitReason as Reason
 from toilcache.worker import helpers
@@ -183,3 +187,15 @@ def test_a_host_of_the_same_calls_them_before_its_first_job(bench: DeferBench) -
     bench.end_of(quick)
     assert bench.words() == ["called"]
     assert not os.path.exists(left.path)
+
+
+@pytest.mark.parametrize("how", ["return", "signal9"])
+def test_in_a_container_they_are_called_in_its_image(how: str, tmp_path: Path) -> None:
+    boxes = fake_boxes(FakeApptainer(tmp_path / "fake"), tmp_path)
+    boxes.script = shutil.copy(deferred_workflow.__file__, boxes.script)
+    notes = boxes.work / "notes"  # of the directories of this test only those for jobs are seen inside
+    done = boxes.run("--kind", "end", "--how", how, "--place", str(notes), "--clean", "always")
+    assert done.status == (how != "return"), done.err
+    assert notes.read_text("ascii") == "ran;first;second;"
+    assert boxes.containers() == []
+    boxes.engine.close()
