@@ -83,8 +83,9 @@ def _check_refs(con: sqlite3.Connection) -> Iterator[str]:
         if job is None:
             yield f"reference {path}: its job has no row"
         if state in (IMMUTABLE, COPYING):
-            if file_state is None or file_state == DELETING:
-                yield f"reference {path}: file {file_id} has no row, or is being deleted"
+            # Who adopts a dead download takes the file first, and the reference of the dead job after it.
+            if file_state is None:
+                yield f"reference {path}: file {file_id} has no row"
             elif size != file_size:
                 yield f"reference {path}: {size} bytes for a file of {file_size}"
 

@@ -64,17 +64,20 @@ def read(cache: NodeCache, holder: Holder, wish: Wish, source: Source) -> bool:
             if not downloads.wait_for(cache, row):
                 return False
             row, ref = _reference(cache, holder, wish)
+        download = None
         if row is None:
             if not wish.add:
                 return False
             download = downloads.Download(cache, wish.file_id)
             begun = _announced(download, holder, wish, source)
+            if begun is None:
+                return False
             if not begun:
-                if begun is None:
-                    return False
                 continue
-            row, ref = downloads.fetch_with(download, source.fetch, source.verify), download.ref
         try:
+            if download is not None:
+                row, ref = downloads.fetch_with(download, source.fetch, source.verify), download.ref
+            assert row is not None
             _hand_out(cache, row, ref, wish)
             return True
         except payloads.PayloadChanged as changed:

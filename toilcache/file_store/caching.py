@@ -175,10 +175,9 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
         """Upload files and say which failed, and why. The cache's notes matter less than the files."""
         from toilcache.cache import writing
 
-        cache = self._node()
         failed: dict[Upload, BaseException] = {}
         with suppress(CacheUnavailableError, OSError):
-            writing.begin_uploads(cache, uploads)
+            writing.begin_uploads(self._node(), uploads)
         for upload in uploads:
             try:
                 writing.check_unchanged(upload)
@@ -188,7 +187,7 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
                 # Whatever it is belongs to the one who waits for the commit.
                 failed[upload] = error
         with suppress(CacheUnavailableError, OSError):
-            writing.end_uploads(cache, [one for one in uploads if one not in failed], failed)
+            writing.end_uploads(self._node(), [one for one in uploads if one not in failed], failed)
         return failed
 
     def _abandon_uploads(self) -> None:
