@@ -111,10 +111,17 @@ def _check_payloads(cache: NodeCache, con: sqlite3.Connection) -> Iterator[str]:
         if process_name_exists(cache.dirs.names_base, owner) and owner != cache.owner:
             continue
         directory = os.path.join(root, owner)
-        for name in os.listdir(directory):
+        for name in _entries(directory):
             path = os.path.join(directory, name)
             if path not in known:
                 yield f"payload {path}: no row speaks of it"
+
+
+def _entries(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []  # whoever removed its last payload has removed it too
 
 
 def _check_locks(cache: NodeCache, con: sqlite3.Connection) -> Iterator[str]:
