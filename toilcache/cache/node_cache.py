@@ -14,7 +14,7 @@ from toilcache.cache import space as spaces
 from toilcache.cache.place import Generation, open_generation
 from toilcache.cache.schema import CACHED, UPLOADABLE, UPLOADING
 from toilcache.errors import CacheUnbalancedError, ChangedFileError
-from toilcache.node.identity import get_process_name, remove_some_dead_names
+from toilcache.node.identity import get_process_name, process_name_exists, remove_some_dead_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ class NodeCache:
             for row in doomed:
                 rows.end_deleting(con, row.id, row.path, owner)
         for directory in {os.path.dirname(row.path) for row in doomed}:
-            if directory != self.payload_directory(owner):
+            # Who lives may be about to make a payload in its directory.
+            if not process_name_exists(self.dirs.names_base, os.path.basename(directory)):
                 payloads.remove_directory_if_empty(directory)
 
     def leave(self, holder: Holder) -> str | None:
@@ -151,6 +152,7 @@ class NodeCache:
         with self.transaction() as con:
             harm = rows.harm_of(con, holder)
             rows.drop_job(con, holder.id, holder.attempt)
+        payloads.remove_directory_if_empty(self.payload_directory(self.owner))
         return harm
 
     def check_held(self, holder: Holder) -> None:
