@@ -162,6 +162,15 @@ def full_large() -> bytes:
     return LARGE
 
 
+def full_upload(job: Job) -> int:
+    """Write a file that goes to the store when the job has ended."""
+    witness("ran")
+    Path("large").write_bytes(bytes(10_000_000))
+    fill_the_disk()
+    file_id = job.fileStore.writeGlobalFile("large")
+    return int(job.fileStore.getGlobalFileSize(file_id))
+
+
 def full_births(job: Job) -> Any:
     """Add jobs that hang together, one of them with a body too large for its record."""
     witness("ran")

@@ -282,7 +282,8 @@ def test_a_job_store_without_room_for_a_file(place: Place, tmp_path: Path) -> No
     with mounted(disk, f"size={20 * MIB}"):
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(12 * MIB))
-        place.run("--kind", "uploads").check_refused("'upload'", "No space left on device", "free some space")
+        done = place.run("--caching", "false", "--kind", "uploads")
+        done.check_refused("'upload'", "No space left on device", "free some space")
         place.check_clean()
         ballast.unlink()
         place.restart().check_result([7, 10_000_000])
@@ -290,9 +291,9 @@ def test_a_job_store_without_room_for_a_file(place: Place, tmp_path: Path) -> No
     place.check_clean()
 
 
-def begin_and_wait_for_room(place: Place, kind: str, ballast: Path) -> subprocess.Popen[str]:
+def begin_and_wait_for_room(place: Place, kind: str, ballast: Path, *options: str) -> subprocess.Popen[str]:
     """Begin a workflow whose job fills the disk; return when its worker says that it waits."""
-    leader = place.begin("--kind", kind, FILL=str(ballast))
+    leader = place.begin("--kind", kind, *options, FILL=str(ballast))
     pid = Path(place.environment["WITNESS"], "pid")
     place.wait_for(lambda: pid.exists() and pid.read_text(encoding="ascii"), leader)
     # The job's output is a file without a name.
@@ -305,7 +306,7 @@ def test_a_job_store_that_fills_up_to_the_last_byte(place: Place, tmp_path: Path
     disk = place.base / "disk"
     place.store = disk / "store"
     with mounted(disk, f"size={20 * MIB}"):
-        leader = begin_and_wait_for_room(place, "uploads", disk / "ballast")
+        leader = begin_and_wait_for_room(place, "uploads", disk / "ballast", "--caching", "false")
         (disk / "ballast").unlink()
         done = place.finish(leader)
         done.check_refused("'upload'", "No space left on device", "free some space", "1 job failed")
@@ -317,7 +318,12 @@ def test_a_job_store_that_fills_up_to_the_last_byte(place: Place, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("kind", "result"),
-    [("full_small", "kept"), ("full_large", bad_workflow.LARGE), ("full_births", [1, 2, 3])],
+    [
+        ("full_small", "kept"),
+        ("full_large", bad_workflow.LARGE),
+        ("full_births", [1, 2, 3]),
+        ("full_upload", 10_000_000),  # out of the cache, once the job has ended
+    ],
 )
 def test_what_a_job_has_done_waits_for_room(place: Place, tmp_path: Path, kind: str, result: object) -> None:
     disk = place.base / "disk"
