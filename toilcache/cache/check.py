@@ -125,7 +125,10 @@ def _entries(directory: str) -> list[str]:
 
 
 def _check_locks(cache: NodeCache, con: sqlite3.Connection) -> Iterator[str]:
-    """Look for locks of downloads that are over, and for downloads whose lock nobody holds."""
+    """Look for locks of downloads that are over, and for downloads whose lock nobody holds.
+
+    A living process may have made a lock and be about to take it, or have let go and be about to remove it.
+    """
     known = {row.lock: row.id for row in _all_files(con) if row.state == DOWNLOADING}
     for name in cache.generation.lock_names():
         try:
@@ -133,5 +136,6 @@ def _check_locks(cache: NodeCache, con: sqlite3.Connection) -> Iterator[str]:
                 held = not file.lock(shared=True, wait=False)
         except FileNotFoundError:
             continue
-        if not held:
+        owner = name.split("-")[1]
+        if not held and (name in known or not process_name_exists(cache.dirs.names_base, owner)):
             yield f"lock {name}: nobody holds it" + (f", for file {known[name]}" if name in known else "")
