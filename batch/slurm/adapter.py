@@ -192,7 +192,7 @@ class SlurmAdapter:
             self._look(now)
         self._hear(self._hosts.settle(now))
         self._part_with_hosts()
-        for queue, words in self._submitter.hopeless(self._queues, self._hosts.heard):
+        for queue, words in self._submitter.hopeless(self._queues, self._hosts.heard, now):
             self._end_all(queue, words)
         self._submit_workers(now)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Set
+from typing import NamedTuple
 
-from toilcache.batch.slurm.evidence import ABSENCE_GRACE, Look, Task, TaskState
+from toilcache.batch.slurm.evidence import ABSENCE_GRACE, END_GRACE, Look, Task, TaskState
 from toilcache.batch.slurm.states import Phase, verdict
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,14 @@ FAILED_STARTS = 3
 """After so many workers of a queue that ended before they began, and none that did, something is wrong for
 all.
 """
+
+
+class FailedStart(NamedTuple):
+    """A task that had ended and of whose worker nothing had been heard, when Slurm was asked."""
+
+    task: Task
+    state: TaskState
+    at: float
 
 
 class Array:
@@ -36,7 +45,7 @@ class Array:
         self.over = False
         self._absent_since: float | None = None
 
-    def see(self, look: Look, heard: Set[Task]) -> list[TaskState]:
+    def see(self, look: Look, heard: Set[Task]) -> list[FailedStart]:
         """Take in a look; return the tasks that newly turn out to have ended before they began."""
         if self.over or look.at < self.since:
             return []
@@ -53,7 +62,7 @@ class Array:
             if verdict(state.state).phase is Phase.ENDED:
                 failed[index] = state
         self.failed |= failed
-        return list(failed.values())
+        return [FailedStart((self.job_id, index), state, look.at) for index, state in failed.items()]
 
     def waiting(self, heard: Set[Task]) -> int:
         """Return how many tasks may still begin."""
@@ -73,7 +82,7 @@ class Fleet:
         self.reuse = reuse
         self._next: dict[str, int] = {}
         self.arrays: dict[int, Array] = {}
-        self.failures: dict[str, list[TaskState]] = {}
+        self._failures: dict[str, list[FailedStart]] = {}
 
     def made(self, job_id: int, size: int, queue: str, now: float) -> None:
         """An array was submitted."""
@@ -90,7 +99,31 @@ class Fleet:
                 logger.debug("Slurm has an array %d of this workflow that it did not tell us of", job_id)
                 self.arrays[job_id] = Array(job_id, 0, "", now)
         for array in self.arrays.values():
-            self.failures.setdefault(array.queue, []).extend(array.see(look, heard))
+            self._failures.setdefault(array.queue, []).extend(array.see(look, heard))
+
+    def take_failures(self, queue: str, heard: Set[Task], now: float) -> list[TaskState]:
+        """Return the tasks that ended before their workers began, once; none before their logs must be here.
+
+        One that was heard of meanwhile has begun, said all it had to say, and ended.
+        """
+        failures = [one for one in self._failures.get(queue, ()) if one.task not in heard]
+        self._failures[queue] = failures
+        if not failures or now < max(one.at for one in failures) + END_GRACE:
+            return []
+        enough = (
+            len(failures) >= FAILED_STARTS or not self.waiting(heard, queue) or self._has_begun(queue, heard)
+        )
+        if not enough:
+            return []
+        self._failures[queue] = []
+        return [one.state for one in failures]
+
+    def _has_begun(self, queue: str, heard: Set[Task]) -> bool:
+        return any(job in self.arrays and self.arrays[job].queue == queue for job, _ in heard)
+
+    def is_hopeless(self, queue: str, heard: Set[Task]) -> bool:
+        """Tell whether no worker of a queue has ever begun."""
+        return not self._has_begun(queue, heard)
 
     def waiting(self, heard: Set[Task], queue: str | None = None) -> int:
         """Return how many workers, of a queue or of all, may still begin."""

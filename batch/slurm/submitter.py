@@ -15,7 +15,7 @@ from toilcache.batch.slurm import commands
 from toilcache.batch.slurm.client import SlurmClient, SlurmError
 from toilcache.batch.slurm.commands import Placement
 from toilcache.batch.slurm.evidence import Look, Task
-from toilcache.batch.slurm.fleet import FAILED_STARTS, Fleet
+from toilcache.batch.slurm.fleet import Fleet
 from toilcache.batch.slurm.hosts import Host
 from toilcache.batch.slurm.parse import NodeGroup
 from toilcache.batch.slurm.partitions import choose_partition
@@ -128,22 +128,18 @@ class Submitter:
         self.wants_look = False
         self.fleet.see(look, heard, now)
 
-    def hopeless(self, queues: Iterable[Queue], heard: Set[Task]) -> list[Refusal]:
+    def hopeless(self, queues: Iterable[Queue], heard: Set[Task], now: float) -> list[Refusal]:
         """Workers that ended before they began: avoid their nodes; if all do so, return their queues."""
-        arrays, found = self.fleet.arrays, []
+        found = []
         for queue in queues:
-            failures = self.fleet.failures.get(queue.name)
-            if not failures:
-                continue
-            if any(job in arrays and arrays[job].queue == queue.name for job, _ in heard):
-                self._avoid |= {state.node for state in failures if state.node and "," not in state.node}
-                failures.clear()
-            elif len(failures) >= FAILED_STARTS or not self.fleet.waiting(heard, queue.name):
+            failures = self.fleet.take_failures(queue.name, heard, now)
+            if failures and self.fleet.is_hopeless(queue.name, heard):
                 state = failures[-1]
                 where = f"on {state.node}" if state.node else "on no node"
                 why = f"its workers ended {where} before they began ({state.state}, {state.reason})"
                 found.append((queue, f"cannot be run: {why}{self._last_output()}"))
-                failures.clear()
+            else:
+                self._avoid |= {state.node for state in failures if state.node and "," not in state.node}
         return found
 
     def _last_output(self) -> str:

@@ -35,6 +35,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         (evidence, "END_GRACE", 0.3),
         (evidence, "ABSENCE_GRACE", 0.5),
         (fleet, "ABSENCE_GRACE", 0.5),
+        (fleet, "END_GRACE", 0.3),
     ):
         monkeypatch.setattr(module, name, seconds)
     monkeypatch.setattr(trouble.Patience, "FIRST", 0.05)

@@ -205,8 +205,23 @@ def test_workers_that_end_before_they_begin_are_told_once() -> None:
     fleet.made(7, 4, "q", 0.0)
     for at in (10.0, 40.0):
         fleet.see(look(at, "FAILED"), set(), at)
-    assert [state.state for state in fleet.failures["q"]] == ["FAILED"]
+    assert fleet.take_failures("q", set(), 1000.0) == [], "three more may still begin"
     assert fleet.waiting(set()) == 3
+    heard = {(7, 0)}
+    assert [state.state for state in fleet.take_failures("q", heard, 1000.0)] == ["FAILED"]
+    assert fleet.take_failures("q", heard, 1000.0) == []
+
+
+def test_a_worker_that_was_heard_of_after_the_look_has_begun() -> None:
+    """It began and ended between our reading the logs and our asking Slurm."""
+    fleet = Fleet(1001, 5000, None, reuse=True)
+    fleet.made(7, 4, "q", 0.0)
+    lines = [QueueLine(7, TaskIds(((0, 3, 1),)), "COMPLETED", "None", "n1", "")]
+    fleet.see(look_of(lines, 10.0), set(), 10.0)
+    assert fleet.take_failures("q", set(), 10.0 + END_GRACE - 0.1) == []
+    assert len(fleet.take_failures("q", {(7, 1), (7, 2)}, 10.0 + END_GRACE)) == 2
+    assert fleet.is_hopeless("q", set())
+    assert not fleet.is_hopeless("q", {(7, 1)})
 
 
 def test_an_array_that_slurm_has_under_our_name_is_ours() -> None:
