@@ -1,4 +1,4 @@
-"""Two containers of a node: workers with equal process ids share a cache, and one adopts what the other left."""
+"""Two containers of a node: workers with equal process ids share a cache, one adopts what the other left."""
 
 from __future__ import annotations
 

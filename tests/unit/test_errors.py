@@ -12,6 +12,12 @@ from toilcache.errors import ToilcacheError, one_line, show
 
 EXAMPLES = [
     errors.ConfigError("cannot use it"),
+    errors.CacheError("cannot tell how much space there is"),
+    errors.CacheUnavailableError("cannot use the cache just now"),
+    errors.CacheDamagedError("cannot read the cache's database"),
+    errors.ChangedFileError("cannot upload 'x': it was changed"),
+    errors.IllegalDeletionCacheError("a path\nof two lines"),
+    errors.InvalidSourceCacheError("cannot take in what is no file"),
     errors.UnitError("cannot read '2 Gigs'"),
     errors.JobException("cannot add a job twice"),
     errors.JobGraphDeadlockException("cannot order the jobs"),
@@ -56,7 +62,15 @@ def test_every_error_is_one_line_and_survives_pickling(error: ToilcacheError) ->
 def test_every_class_has_an_example() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     classes = {kind for kind in kinds if issubclass(kind, ToilcacheError)} - {ToilcacheError}
-    assert {type(error) for error in EXAMPLES} == classes
+    assert {type(error) for error in EXAMPLES} | {errors.CacheUnbalancedError} == classes
+
+
+def test_who_holds_the_space_is_a_table_below_the_words_of_the_specification() -> None:
+    error = errors.CacheUnbalancedError("job, requested (bytes), used (bytes)\nf, 2, 1")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    first, *rest = str(error).splitlines()
+    assert first == errors.CacheUnbalancedError.message
+    assert rest == ["job, requested (bytes), used (bytes)", "f, 2, 1"]
 
 
 def test_failed_jobs_are_counted_and_named() -> None:

@@ -87,7 +87,9 @@ def run_planted_tests(place: Path, text: str, *options: str, **environment: str)
     """Run tests under copies of our settings and conftest.py; give the exit code and the lines printed."""
     bare_product(place)
     (place / "tests").mkdir()
-    shutil.copy(ROOT / "tests" / "conftest.py", place / "tests")
+    for name in ("__init__.py", "conftest.py"):
+        shutil.copy(ROOT / "tests" / name, place / "tests")
+    shutil.copytree(ROOT / "tests" / "testbed", place / "tests" / "testbed")
     (place / "tests" / "test_planted.py").write_text(text)
     (place / "temporary").mkdir()
     environment["TMPDIR"] = str(place / "temporary")
