@@ -41,6 +41,7 @@ def _tempdirs(dirs: NodeDirs, number: int) -> list[str]:
     found: list[tuple[str]] = []
     with suppress(sqlite3.Error):
         con = vfs.connect(path, 10)
+        con.text_factory = os.fsdecode
         try:
             found = con.execute("SELECT tempdir FROM jobs").fetchall()
         finally:

@@ -6,6 +6,7 @@ several statements is one transaction. Must not touch a payload.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import namedtuple
 
@@ -49,6 +50,10 @@ else:
     Holder = namedtuple("Holder", "id attempt name tempdir disk")
     Payload = namedtuple("Payload", "path size mtime_ns executable")
 
+# A path is bytes, not all of them UTF-8; SQLite keeps text as it comes, and takes it from Python as bytes.
+_PATH = "CAST(? AS TEXT)"
+_path = os.fsencode
+
 ALL_FILES = "SELECT id, path, size, state, owner, mtime_ns, executable, lock FROM files"
 """All rows; conditions may follow."""
 
@@ -67,7 +72,7 @@ def files_owned_by(con: sqlite3.Connection, owner: str, state: str) -> list[File
 
 def has_path(con: sqlite3.Connection, path: str) -> bool:
     """Tell whether a row speaks of this payload."""
-    return con.execute("SELECT 1 FROM files WHERE path = ?", (path,)).fetchone() is not None
+    return con.execute(f"SELECT 1 FROM files WHERE path = {_PATH}", (_path(path),)).fetchone() is not None
 
 
 def is_pinned(con: sqlite3.Connection, file_id: str) -> bool:
@@ -81,8 +86,8 @@ def add_download(
     """Add a file that its owner is about to fetch."""
     con.execute(
         "INSERT INTO files (id, path, size, state, owner, mtime_ns, executable, lock, used)"
-        f" VALUES (?, ?, ?, '{DOWNLOADING}', ?, 0, ?, ?, ?)",
-        (file_id, path, size, owner, executable, lock, time.time_ns()),
+        f" VALUES (?, {_PATH}, ?, '{DOWNLOADING}', ?, 0, ?, ?, ?)",
+        (file_id, _path(path), size, owner, executable, lock, time.time_ns()),
     )
 
 
@@ -90,8 +95,8 @@ def add_written(con: sqlite3.Connection, file_id: str, payload: Payload, owner: 
     """Add a file that its owner is to upload."""
     con.execute(
         "INSERT INTO files (id, path, size, state, owner, mtime_ns, executable, used)"
-        f" VALUES (?, ?, ?, '{UPLOADABLE}', ?, ?, ?, ?)",
-        (file_id, *payload[:2], owner, *payload[2:], time.time_ns()),
+        f" VALUES (?, {_PATH}, ?, '{UPLOADABLE}', ?, ?, ?, ?)",
+        (file_id, _path(payload.path), payload.size, owner, *payload[2:], time.time_ns()),
     )
 
 
@@ -119,8 +124,8 @@ def begin_deleting(con: sqlite3.Connection, row: FileRow, owner: str) -> bool:
     """Take a file for deletion, as it was seen; False if it has changed since."""
     done = con.execute(
         f"UPDATE files SET state = '{DELETING}', owner = ?, lock = NULL"
-        " WHERE id = ? AND path = ? AND state = ? AND owner IS ? AND lock IS ?",
-        (owner, row.id, row.path, row.state, row.owner, row.lock),
+        f" WHERE id = ? AND path = {_PATH} AND state = ? AND owner IS ? AND lock IS ?",
+        (owner, row.id, _path(row.path), row.state, row.owner, row.lock),
     )
     return done.rowcount == 1
 
@@ -128,14 +133,14 @@ def begin_deleting(con: sqlite3.Connection, row: FileRow, owner: str) -> bool:
 def end_deleting(con: sqlite3.Connection, file_id: str, path: str, owner: str) -> None:
     """Drop the row of a file whose payload is gone."""
     con.execute(
-        f"DELETE FROM files WHERE id = ? AND path = ? AND state = '{DELETING}' AND owner = ?",
-        (file_id, path, owner),
+        f"DELETE FROM files WHERE id = ? AND path = {_PATH} AND state = '{DELETING}' AND owner = ?",
+        (file_id, _path(path), owner),
     )
 
 
 def drop_file(con: sqlite3.Connection, file_id: str, path: str) -> None:
     """Drop a row whose payload is gone, whatever its state."""
-    con.execute("DELETE FROM files WHERE id = ? AND path = ?", (file_id, path))
+    con.execute(f"DELETE FROM files WHERE id = ? AND path = {_PATH}", (file_id, _path(path)))
 
 
 def evictable(con: sqlite3.Connection, need: int) -> list[FileRow]:
@@ -165,8 +170,9 @@ def add_ref(
 ) -> int:
     """Add a reference and return its number."""
     done = con.execute(
-        "INSERT INTO refs (path, file_id, job_id, attempt, state, size, source) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (path, file_id, holder.id, holder.attempt, state, size, source),
+        "INSERT INTO refs (path, file_id, job_id, attempt, state, size, source)"
+        f" VALUES ({_PATH}, ?, ?, ?, ?, ?, ?)",
+        (_path(path), file_id, holder.id, holder.attempt, state, size, source),
     )
     return int(done.lastrowid or 0)
 
@@ -218,10 +224,10 @@ def held_files(con: sqlite3.Connection, holder: Holder) -> list[FileRow]:
 def add_job(con: sqlite3.Connection, holder: Holder, worker: str) -> None:
     """Add a job, or take it over from whoever had it."""
     con.execute(
-        "INSERT INTO jobs (id, attempt, name, tempdir, disk, worker) VALUES (?, ?, ?, ?, ?, ?)"
+        f"INSERT INTO jobs (id, attempt, name, tempdir, disk, worker) VALUES (?, ?, ?, {_PATH}, ?, ?)"
         " ON CONFLICT (id, attempt) DO UPDATE SET"
         " tempdir = excluded.tempdir, disk = excluded.disk, worker = excluded.worker, harmed = NULL",
-        (holder.id, holder.attempt, holder.name, holder.tempdir, holder.disk, worker),
+        (holder.id, holder.attempt, holder.name, _path(holder.tempdir), holder.disk, worker),
     )
 
 
