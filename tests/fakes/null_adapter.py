@@ -6,6 +6,7 @@ Tests replace that function to inject failures; a benchmark of the leader alone 
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
@@ -47,6 +48,8 @@ class NullAdapter:
         self._running: dict[str, tuple[JobRequest, float]] = {}
         self._ready: list[Update] = []
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._poll = select.poll()  # select knows no descriptors above 1,023
+        self._poll.register(self._wake_reader, select.POLLIN)
 
     def __del__(self) -> None:
         os.close(self._wake_reader)
@@ -75,7 +78,7 @@ class NullAdapter:
         while not self._ready and self._pending and len(self._running) < self._slots:
             self._start(self._pending.popleft())
         # No queue.SimpleQueue: its get with a time-out of microseconds can wait for ever (Python 3.11).
-        if not self._ready and select.select([self._wake_reader], [], [], timeout)[0]:
+        if not self._ready and self._poll.poll(None if timeout is None else math.ceil(1000 * timeout)):
             os.read(self._wake_reader, 65536)
         ready, self._ready = self._ready, []
         return ready

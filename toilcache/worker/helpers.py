@@ -90,8 +90,10 @@ class Helpers:
     def wait(self, wake: socket.socket, reap: Callable[[], None]) -> None:
         """Wait for all callers, but not for long."""
         deadline = time.monotonic() + FIRST_SECONDS
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
         while self._callers and (left := deadline - time.monotonic()) > 0:
-            select.select([wake], [], [], left)
+            poll.poll(1000 * left)
             with suppress(BlockingIOError):
                 wake.recv(4096)
             reap()
