@@ -6,11 +6,12 @@ is expected to bring everything up: there any skipped test is a failure.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     place = session.config.stash.get(OWN_TEMP, None)
     if place is not None and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         subprocess.run(["rm", "-rf", "--", place], check=False)
+
+
+@pytest.fixture(autouse=True)
+def engine_logger() -> Iterator[None]:
+    """Give the engine's logger back as it was: a workflow opened in a test directs it elsewhere for good."""
+    logger = logging.getLogger("toilcache")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    yield
+    for handler in set(logger.handlers) - set(handlers):
+        handler.close()
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 def missing_for_real_tests() -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Set
 from typing import NamedTuple
 
 from toilcache.batch.slurm.evidence import ABSENCE_GRACE, END_GRACE, Look, Task, TaskState
-from toilcache.batch.slurm.states import Phase, verdict
+from toilcache.batch.slurm.states import Phase, unknown, verdict
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ class Fleet:
         self._next: dict[str, int] = {}
         self.arrays: dict[int, Array] = {}
         self._failures: dict[str, list[FailedStart]] = {}
+        self._said: set[str] = set()
 
     def made(self, job_id: int, size: int, queue: str, now: float) -> None:
         """An array was submitted."""
@@ -91,6 +92,7 @@ class Fleet:
 
     def see(self, look: Look, heard: Set[Task], now: float) -> None:
         """Take in a look: workers that failed to start, and arrays whose submission we never heard of."""
+        self._say_unknown(look)
         for job_id in look.arrays - self.arrays.keys():
             if any(
                 array == job_id and verdict(state.state).phase is not Phase.ENDED
@@ -100,6 +102,12 @@ class Fleet:
                 self.arrays[job_id] = Array(job_id, 0, "", now)
         for array in self.arrays.values():
             self._failures.setdefault(array.queue, []).extend(array.see(look, heard))
+
+    def _say_unknown(self, look: Look) -> None:
+        """Say of a state that stands in no table how it is taken, once in a run."""
+        for name in sorted(unknown(task.state for task in look.tasks.values()) - self._said):
+            self._said.add(name)
+            logger.warning("job state %r of Slurm is not known here; taken as one that goes on", name)
 
     def take_failures(self, queue: str, heard: Set[Task], now: float) -> list[TaskState]:
         """Return the tasks that ended before their workers began, once; none before their logs must be here.

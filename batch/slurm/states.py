@@ -2,18 +2,16 @@
 
 The states and flags are those of https://slurm.schedmd.com/job_state_codes.html, up to Slurm 25. Pure; must
 not know how a state was learned. COMPLETED is no success: the record of a job in the job store is (I1). A
-state that stands here not is taken as one that goes on, and said once.
+state that stands here not is taken as one that goes on; `unknown` names it, for somebody to say so.
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
 from toilcache.job.exit_reason import BatchJobExitReason
-
-logger = logging.getLogger(__name__)
 
 
 class Phase(Enum):
@@ -101,8 +99,6 @@ CODES = {
 }
 """The compact codes of squeue."""
 
-_said: set[str] = set()
-
 
 def normal(text: str) -> str:
     """Return the name of a state as the tables have it: sacct writes `CANCELLED by 1000` and `CANCELLED+`."""
@@ -111,12 +107,11 @@ def normal(text: str) -> str:
 
 
 def verdict(text: str) -> Verdict:
-    """Return what a state means; one that nobody has heard of goes on, which is said once."""
+    """Return what a state means; one that nobody has heard of goes on."""
     name = normal(text)
-    known = STATES.get(name) or FLAGS.get(name)
-    if known is not None:
-        return known
-    if name not in _said:
-        _said.add(name)
-        logger.warning("Slurm speaks of a job state %r that is not known here; taken as: it goes on", name)
-    return _RUNS
+    return STATES.get(name) or FLAGS.get(name) or _RUNS
+
+
+def unknown(texts: Iterable[str]) -> set[str]:
+    """Return the names of those states that no table has."""
+    return {normal(text) for text in set(texts)} - STATES.keys() - FLAGS.keys()

@@ -140,6 +140,18 @@ def test_accounting_is_a_look_too() -> None:
     assert "cancelled" in end.words
 
 
+# A state that nobody has heard of
+
+
+def test_an_unknown_state_is_said_once_in_each_run(caplog: pytest.LogCaptureFixture) -> None:
+    for fleet in (Fleet(1001, 5000, None, reuse=True), Fleet(1001, 5000, None, reuse=True)):
+        caplog.clear()
+        for at in (10.0, 40.0):
+            fleet.see(look(at, "DREAMING"), set(), at)
+            fleet.see(look(at, "RUNNING"), set(), at)
+        assert [record.args for record in caplog.records if record.levelname == "WARNING"] == [("DREAMING",)]
+
+
 # How many workers
 
 
