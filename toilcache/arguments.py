@@ -15,7 +15,7 @@ from toilcache.sources import values_beneath_command_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
 # The options that the command line itself has set; a file named later must not change them.
@@ -50,6 +50,16 @@ def add_options(parser: argparse.ArgumentParser, jobstore_as_flag: bool = False)
         help="TOML file with options, for example retryCount = 3; the command line and TOILCACHE_* variables "
         "win over it (default: $TOILCACHE_CONFIG, else ~/.config/toilcache/config.toml if it exists)",
     )
+
+
+def add_named_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Give a parser these options of the engine alone; environment and usual file are their defaults.
+
+    :raises ConfigError: one of those has a value that cannot be used.
+    """
+    defaults = {**option_defaults(), **values_beneath_command_line()}
+    for name in names:
+        _add_option(parser, OPTIONS[name], defaults[name])
 
 
 def default_options(job_store: str) -> argparse.Namespace:
@@ -141,7 +151,7 @@ def _add_job_store(parser: argparse.ArgumentParser, as_flag: bool, beneath: dict
         parser.add_argument(JOB_STORE.dest, **common)
 
 
-def _add_option(group: argparse._ArgumentGroup, option: Option, default: Any) -> None:
+def _add_option(group: argparse._ActionsContainer, option: Option, default: Any) -> None:
     """Add the option's flags; a switch gets flags to turn it off too, and help at those that change it."""
     common: dict[str, Any] = {"dest": option.dest, "action": _Set, "option": option, "default": default}
     text = option.full_help.replace("%", "%%")

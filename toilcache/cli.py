@@ -15,6 +15,9 @@ from toilcache.bench.command import add_arguments as bench_arguments
 from toilcache.bench.command import bench as run_bench
 from toilcache.cache.command import add_arguments as cache_arguments
 from toilcache.cache.command import show_cache
+from toilcache.doctor.command import TEXT as DOCTOR_TEXT
+from toilcache.doctor.command import add_arguments as doctor_arguments
+from toilcache.doctor.command import doctor as run_doctor
 from toilcache.errors import JobStoreUnavailableError, NoSuchJobStoreException, ToilcacheError
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.leader.journal import Status, replay
@@ -75,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help=text, description=text[0].upper() + text[1:] + ".")
     bench_arguments(bench)
     bench.set_defaults(command=run_bench)
+    doctor = commands.add_parser("doctor", help=DOCTOR_TEXT)
+    doctor_arguments(doctor)
+    doctor.set_defaults(command=run_doctor)
     cleanup = commands.add_parser("node-cleanup", help=CLEANUP_TEXT)
     cleanup_arguments(cleanup)
     cleanup.set_defaults(command=node_cleanup)
