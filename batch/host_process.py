@@ -102,7 +102,8 @@ class HostProcess:
     Its end is told by ``pidfd``, not by the end of the socket: what a job leaves behind may hold that open.
     ``running`` are the attempts that hold room, ``queued`` those the host starts by itself in the place of
     one of the same shape that ends, in this order. ``asked``: since when (monotonic clock) it has been asked
-    to end which attempts. ``silent`` after the last message. ``marker`` is an entry in the environment of all
+    to end which attempts. ``ready`` since it said so, ``silent`` after the last message.
+    ``marker`` is an entry in the environment of all
     that descends from this host and no other.
 
     :raises OSError: no sockets or no log can be made, or the process cannot be watched.
@@ -131,6 +132,7 @@ class HostProcess:
         self.queued: deque[JobRequest] = deque()
         self.asked: dict[str, float] = {}
         self.broken: str | None = None
+        self.ready = False
         self.silent = False
         self._outbox: deque[tuple[Any, ...]] = deque()
 

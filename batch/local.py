@@ -26,6 +26,7 @@ from toilcache.batch.host_process import (
     run_marker,
     visible_devices,
 )
+from toilcache.batch.local_waits import standing
 from toilcache.batch.model import Ended, JobRequest, Update
 from toilcache.batch.model import Record as RecordUpdate
 from toilcache.batch.orphans import Orphans
@@ -116,6 +117,9 @@ class LocalAdapter:
     def running(self) -> dict[str, float]:
         now = time.monotonic()
         return {job_id: now - began for job_id, began in self._began.items()}
+
+    def standing(self) -> dict[str, Any]:
+        return standing(self._pool, self._pending, self._hosts.values(), self._began)
 
     def adopt(self) -> list[tuple[str, int]]:
         return self._orphans.find()
@@ -220,7 +224,9 @@ class LocalAdapter:
 
     def _understand(self, host: HostProcess, message: tuple[Any, ...]) -> None:
         verb = message[0]
-        if verb == protocol.RECORD:
+        if verb == protocol.READY:
+            host.ready = True
+        elif verb == protocol.RECORD:
             self._ready.append(RecordUpdate(message[1], message[2]))
         elif verb == protocol.ENDED:
             self._chain_ended(host, *message[1:])

@@ -5,8 +5,8 @@ modules beside this one, and the composition root picks one by name."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from toilcache.job.description import JobDescription
 from toilcache.job.exit_reason import BatchJobExitReason
@@ -104,6 +104,13 @@ class BatchAdapter(Protocol):
 
     def running(self) -> dict[str, float]:
         """Return the seconds for which each submitted job that has started has been running, by job id."""
+
+    def standing(self) -> Mapping[str, Any]:
+        """Return what explains why submitted attempts have not begun, as JSON values.
+
+        The same again while nothing has changed. Asked every few seconds, so it costs little however many
+        there are. What explains the adapter's attempts (`toilcache.batch.waits`) reads it, perhaps elsewhere.
+        """
 
     def adopt(self) -> list[tuple[str, int]]:
         """Return the attempts of an earlier leader that still run here; their ``Ended`` will follow."""

@@ -59,6 +59,10 @@ class Pool:
                 request.name, "accelerators", request.accelerators, has.accelerators
             )
 
+    def free(self) -> list[float | None]:
+        """Return what is free of each resource, as in `Capacity`, and how many jobs may still start."""
+        return [self._free[0] / _CORE_UNIT, *self._free[1:], self._jobs_left]
+
     def fits(self, shape: Shape) -> bool:
         """True if one more of this shape can start now."""
         if self._jobs_left is not None and self._jobs_left <= 0:
@@ -115,6 +119,10 @@ class Pending:
                     self._drop_if_empty(shape)
                     return request
         return None
+
+    def shapes(self) -> list[tuple[Shape, int]]:
+        """Return the shapes of what waits, in the order in which they are looked at, with their numbers."""
+        return [(shape, len(requests)) for shape, requests in self._by_shape.items()]
 
     def only_shape(self) -> Shape | None:
         """Return the shape of all that waits, None if nothing does or shapes differ."""

@@ -19,6 +19,9 @@ from toilcache.doctor.command import TEXT as DOCTOR_TEXT
 from toilcache.doctor.command import add_arguments as doctor_arguments
 from toilcache.doctor.command import doctor as run_doctor
 from toilcache.errors import JobStoreUnavailableError, NoSuchJobStoreException, ToilcacheError
+from toilcache.explain.command import TEXT as EXPLAIN_TEXT
+from toilcache.explain.command import add_arguments as explain_arguments
+from toilcache.explain.command import explain as run_explain
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.leader.journal import Status, replay
 from toilcache.node_cleanup import TEXT as CLEANUP_TEXT
@@ -67,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print the status again whenever it changes, until the workflow ends",
     )
+    explain = commands.add_parser("explain", help=EXPLAIN_TEXT)
+    explain_arguments(explain)
+    explain.set_defaults(command=run_explain)
     _command(commands, "kill", _kill, "ask the leader of a workflow to stop; it can be restarted")
     clean = _command(commands, "clean", _clean, "remove a job store with all its files")
     clean.add_argument("--force", action="store_true", help="also if its leader seems alive")

@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from toilcache.batch.container_plan import HostContainer
 from toilcache.batch.host_process import HOST_VARIABLES
 from toilcache.batch.local import LocalAdapter
+from toilcache.batch.local_waits import LocalWaits
 from toilcache.batch.model import BatchAdapter
 from toilcache.batch.resources import Capacity, Pool
+from toilcache.batch.waits import Waits
 from toilcache.config import Config
 from toilcache.containers.model import RUN_LABEL, STORE_LABEL, WORKFLOW_LABEL
 from toilcache.errors import ConfigError, JobException
@@ -50,6 +52,18 @@ def make_adapter(
             f"cannot use batch system {config.batchSystem!r}: there is none of that name; choose {known}"
         )
     return maker(config, store, dirs, run, clean)
+
+
+def make_waits(config: Config, store: AbstractJobStore, run: int, record: Mapping[str, Any]) -> Waits:
+    """Return what explains why attempts of this run have not begun.
+
+    :param record: what its adapter has written down last (`BatchAdapter.standing`).
+    """
+    if config.batchSystem == "slurm":
+        from toilcache.batch.slurm.make import make_waits as make_slurm_waits
+
+        return make_slurm_waits(config, store, run, record)
+    return LocalWaits(record)
 
 
 def _local(

@@ -108,6 +108,9 @@ class SlurmAdapter:
         running = (host for host in self._hosts.running())
         return {host.attempt[0]: now - host.attempt_since for host in running if host.attempt is not None}
 
+    def standing(self) -> dict[str, Any]:
+        return self._submitter.standing()
+
     def adopt(self) -> list[tuple[str, int]]:
         """Seize what no host of an earlier run has begun, cancel what has not started, and find out what
         runs.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from toilcache.batch.host_process import THREAD_VARIABLES, run_marker
@@ -14,6 +14,7 @@ from toilcache.batch.slurm.fleet import Fleet
 from toilcache.batch.slurm.hosts import IDENTITY
 from toilcache.batch.slurm.partitions import usual_time
 from toilcache.batch.slurm.submitter import Submitter
+from toilcache.batch.slurm.waits import SlurmWaits
 from toilcache.config import Config
 from toilcache.job_store.abstract import AbstractJobStore
 
@@ -31,7 +32,7 @@ def make_adapter(
     :raises ProcessError: there is no Slurm here.
     """
     workflow_id = str(config.workflowID)
-    client = SlurmClient(f"toilcache-{workflow_id[:16]}", config.slurmClusters)
+    client = _client(config)
     placement = commands.Placement(
         account=config.slurmAccount,
         partition=config.slurmPartition,
@@ -49,6 +50,15 @@ def make_adapter(
     whole = setup | of_allocations(config, run_marker(workflow_id, run))
     whole["time"] = usual_time(submitter.groups, placement)
     return SlurmAdapter(client, store, run, placement, submitter, whole, clean, cleans_nodes)
+
+
+def make_waits(config: Config, store: AbstractJobStore, run: int, record: Mapping[str, Any]) -> SlurmWaits:
+    """Return what explains the attempts of the leader's runs up to this one."""
+    return SlurmWaits([store.work(number) for number in range(run, 0, -1)], _client(config), record)
+
+
+def _client(config: Config) -> SlurmClient:
+    return SlurmClient(f"toilcache-{str(config.workflowID)[:16]}", config.slurmClusters)
 
 
 def of_allocations(config: Config, marker: str) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence, Set
+from typing import Any
 
 from toilcache.batch.slurm import commands
 from toilcache.batch.slurm.client import SlurmClient, SlurmError
@@ -58,6 +60,7 @@ class Submitter:
         self._next = 0.0
         self._lost: dict[str, tuple[str, int]] = {}
         self._avoid: set[str] = set()
+        self._refusal: dict[str, Any] = {}
 
     def worker(self, verb: str, queue: str, *more: str) -> list[str]:
         """Return the argv of a worker's program (`toilcache.worker.allocation`)."""
@@ -100,6 +103,7 @@ class Submitter:
         except SlurmError as error:
             return self._refused(queue, size, error, tag, now)
         self._patience.worked()
+        self._refusal.clear()
         self._work.note(f"made {tag} {made.job_id}")
         self.fleet.made(made.job_id, size, queue.name, now)
         return []
@@ -112,8 +116,14 @@ class Submitter:
         if error.trouble is Trouble.AMBIGUOUS:
             self.wants_look = True
             self._lost[tag] = queue.name, size
-        logger.warning("%s; trying again in %.0f s", error, self._patience.failed(now))
+        pause = self._patience.failed(now)
+        self._refusal = {"refused": error.text, "again": round(time.time() + pause)}
+        logger.warning("%s; trying again in %.0f s", error, pause)
         return []
+
+    def standing(self) -> dict[str, Any]:
+        """Return what `toilcache.batch.slurm.waits` is to know of us: refusals, nodes that are avoided."""
+        return self._refusal | {"avoided": sorted(self._avoid)}
 
     def see(self, look: Look, heard: Set[Task], now: float) -> None:
         """Take in a look: recognise arrays by what we wrote on them; what is not there was not submitted."""

@@ -26,7 +26,11 @@ def tree(store: Path, of_jobs: Collection[str] | None = None) -> Tree:
     found: Tree = {}
     for path in store.rglob("*"):
         name = str(path.relative_to(store))
-        if name.startswith("journal/") or name.endswith(".beat") or path.name.startswith(".tmp-"):
+        if (
+            name.startswith("journal/")
+            or name.endswith((".beat", ".standing"))
+            or path.name.startswith(".tmp-")
+        ):
             continue
         scope = "/".join(name.split("/")[:3])
         if of_jobs is not None and name.startswith("jobs/") and scope not in of_jobs:

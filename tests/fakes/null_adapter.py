@@ -102,6 +102,9 @@ class NullAdapter:
         now = time.monotonic()
         return {job_id: now - began for job_id, (_, began) in self._running.items()}
 
+    def standing(self) -> dict[str, list[str]]:
+        return {"runs": sorted(self._running)}
+
     def adopt(self) -> list[tuple[str, int]]:
         return self.of_earlier_runs
 

@@ -62,6 +62,10 @@ class DoneAtOnce:
         """Nothing runs."""
         return {}
 
+    def standing(self) -> dict[str, object]:
+        """Nothing waits."""
+        return {}
+
     def adopt(self) -> list[tuple[str, int]]:
         """There is no earlier leader."""
         return []

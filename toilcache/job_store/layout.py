@@ -12,6 +12,7 @@ every id that the store did not give out itself. Must not touch a disk.
     free/AB/FILE, linked/AB/FILE    files of no job; link records of imported originals
     logs/new, logs/read             log messages
     leader/RUN, RUN.beat, .closed, .ended: runs of the leader; journal/RUN.jsonl: their journals
+    leader/RUN.standing             what the adapter of a run last knew of attempts that wait
     leader/doubt                    a sync has failed: records may not be on the disk
     nodes/NODE                      nodes that took part
     work/RUN/...                    work that hosts on other nodes take (see job_store.work)
@@ -168,7 +169,7 @@ def log(stamp: int) -> str:
 
 
 def run(number: int, part: str = "") -> str:
-    """The slot of a run of the leader, or its `.beat`, `.closed` or `.ended`."""
+    """The slot of a run of the leader, or its `.beat`, `.closed`, `.ended` or `.standing`."""
     return f"{LEADER}/{number}{part}"
 
 

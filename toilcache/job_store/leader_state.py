@@ -155,6 +155,17 @@ class LeaderState(StoreCore):
                 continue
         return None
 
+    def note_standing(self, run: int, standing: bytes) -> None:
+        """Replace what a run says of attempts that wait; JobStoreUnavailableError if that is refused."""
+        try:
+            self._backend.put(layout.run(run, ".standing"), standing)
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    def standing(self, run: int) -> bytes:
+        """Return what `note_standing` wrote last; nothing if it wrote nothing."""
+        return self._content(layout.run(run, ".standing")) or b""
+
     def append_journal(self, run: int) -> BinaryIO:
         """Open the journal of a run so that each write lands whole at its end."""
         try:

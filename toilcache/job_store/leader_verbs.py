@@ -75,6 +75,14 @@ class LeaderVerbs(ABC):
         """
 
     @abstractmethod
+    def note_standing(self, run: int, standing: bytes) -> None:
+        """Replace what a run says of attempts that wait; JobStoreUnavailableError if that is refused."""
+
+    @abstractmethod
+    def standing(self, run: int) -> bytes:
+        """Return what `note_standing` wrote last; nothing if it wrote nothing."""
+
+    @abstractmethod
     def append_journal(self, run: int) -> BinaryIO:
         """Open the journal of a run so that each write lands whole at its end."""
 

@@ -147,6 +147,10 @@ class Work:
         except FileNotFoundError:
             return None
 
+    def claimed_at(self, queue: str, number: int) -> float:
+        """Return when a place that somebody has claimed was claimed, by the clock of the storage."""
+        return self._backend.modified(f"{self._block(queue, number // BLOCK)}/{number}")
+
     # What is said
 
     def hosts(self) -> list[str]:

@@ -2,9 +2,12 @@
 reports.
 
 Knows lines and their fields. Must not know the graph. Fields: ``t`` seconds since the epoch, ``e`` the event,
-``job`` an id; a torn last line is normal after a crash and is skipped. Events: ``begin`` (run), ``issue``
-(version, name), ``commit`` (version), ``fail`` (version, why, left), ``retry`` (seconds), ``give-up`` (why),
-``done``, ``progress`` and ``end`` (the counts)."""
+``job`` an id; a torn last line is normal after a crash and is skipped. Events: ``begin`` (run, name);
+``issue`` (version; name, or ``after``, the job whose process goes on with it, or ``adopted``); ``commit``
+(version; in ``next`` the names of the jobs that follow, by id, a map for each phase, the first to run first);
+``plan`` (the same of a job that has yet to run, or with ``ran`` has run under an earlier leader); ``fail``
+(version, why, left); ``retry`` (seconds); ``give-up`` (why); ``done``; ``progress`` and ``end`` (the
+counts)."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ from toilcache.leader.durability import SyncGate
 from toilcache.leader.graph import Changes, Graph, Node, State, slim
 from toilcache.leader.journal import Counts, Journal
 from toilcache.leader.patience import LONGEST_PAUSE, Patience
+from toilcache.leader.plans import Plans
 from toilcache.leader.report import Reporter
 from toilcache.leader.signals import Signals
 from toilcache.leader.timers import Timers
@@ -61,6 +62,7 @@ class Leader:
         self._reporter = reporter
         self._journal = Journal(store.append_journal(run))
         self._graph = Graph(self._load)
+        self._plans = Plans(self._journal, self._graph, adapter, store, run)
         self._attempts = Attempts(store)
         self._gate = SyncGate(store.sync, adapter.wake, store.renew_record, store.is_in_doubt())
         self._consequences = Consequences(store, self._graph, self._gate)
@@ -85,7 +87,7 @@ class Leader:
         :raises WorkflowStopped: by a signal or the kill flag; the store can be restarted.
         :raises JobStoreUnavailableError: the store is gone. While it is full we wait.
         """
-        self._journal.note("begin", str(root.jobStoreID), run=self._run, resume=resume)
+        self._plans.begin(root, resume)
         self._resuming = resume
         for seconds, look in (
             (KILL_FLAG_SECONDS, self._look_at_kill_flag),
@@ -93,7 +95,7 @@ class Leader:
             (DURATION_LOOK_SECONDS, self._look_at_durations),
         ):
             self._timers.every(seconds, partial(self._patience.attempt, look, look))
-        self._timers.every(PROGRESS_SECONDS, self._note_progress)
+        self._timers.every(PROGRESS_SECONDS, lambda: self._plans.progress(self.counts))
         with Signals(self._ask_to_stop):
             try:
                 self._begin(root, adopted)
@@ -119,12 +121,14 @@ class Leader:
             for node in self._graph.nodes.values():
                 node.inherited = True
                 self._consequences.of_earlier_run(node)
+        self._plans.begun()
         self._take(changes)
         for node in self._attempts.adopt(adopted, self._graph.nodes):
             if node.state == State.READY:
                 node.state = State.ISSUED
                 self.counts.running += 1
                 self._ready.remove(node)
+                self._journal.note("issue", node.id, version=node.desc.version, adopted=True)
         nodes = self._graph.nodes
         heads = [(nodes[job_id].desc, version) for job_id, version in adopted if job_id in nodes]
         self._adapter.adopted([JobRequest.of(desc)._replace(version=version) for desc, version in heads])
@@ -257,7 +261,7 @@ class Leader:
         self.counts.ran += 1
         self._reporter.messages(desc)
         self._reporter.success_log(self._store, desc)
-        self._journal.note("commit", node.id, version=desc.version)
+        self._plans.committed(node, known)
         slim(desc)
         self._gate.rests_on(node.id, desc.version)
         self._consequences.of_commit(node, promised)
@@ -374,9 +378,6 @@ class Leader:
     def _look_at_kill_flag(self) -> None:
         if self._store.read_kill_flag():
             self._stop = WorkflowStopped("stopped by the kill flag")
-
-    def _note_progress(self) -> None:
-        self._journal.note("progress", jobs=self.counts.as_dict())
 
     def _beat(self) -> None:
         self._store.beat(self._run)

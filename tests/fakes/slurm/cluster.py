@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -81,6 +82,16 @@ class FakeSlurm:
         return {
             key: task for key, task in self.state()["tasks"].items() if not states or task["state"] in states
         }
+
+    def set_reason(self, reason: str) -> None:
+        """Have all that is pending wait for this reason, as a real scheduler would find one."""
+        with (self.home / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            state = self.state()
+            for task in state["tasks"].values():
+                if task["state"] == "PENDING":
+                    task["reason"] = reason
+            self._write("state.json", state)
 
     def wait_idle(self) -> dict[str, dict[str, Any]]:
         """Wait until nothing waits or runs; return what still does after ten seconds."""

@@ -1,0 +1,1 @@
+"""The room of `toilcache explain`: why a job is not running, told from what the job store holds."""
