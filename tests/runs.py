@@ -108,6 +108,13 @@ class Place:
             assert time.monotonic() < end, "what was waited for did not come"
             time.sleep(0.005)
 
+    def wait_for_no_process(self) -> None:
+        """Wait until what a killed process has started has ended too."""
+        end = time.monotonic() + DEADLINE
+        while left := self.processes():
+            assert time.monotonic() < end, left
+            time.sleep(0.005)
+
     def check_clean(self) -> None:
         """No process and no file of the workflow is left on the node; the job store is another matter."""
         assert self.processes() == []

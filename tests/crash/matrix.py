@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.crash import matrix_workflow
+from tests.crash.every_step import prepared
 from tests.fakes.faults import HOST, KILL_BEFORE, LEADER, WORKER, Plan
 from tests.fakes.faults.inject.fault_steps import Step
 from tests.runs import Finished, Place
@@ -74,6 +75,11 @@ class Run:
         plan = Plan(self.base / "first", MIDDLE, KILL_BEFORE, WORKER, victim=LEADER)
         finished = self.start(**plan.environment())
         assert finished.status == -signal.SIGKILL, finished.err
+        self.place.wait_for_no_process()
+
+    def complete(self) -> None:
+        """Have a workflow that has ended well."""
+        self.start().check_result(matrix_workflow.EXPECTED)
 
     def go_on(self) -> Finished:
         """Do what a person does after the leader was killed: restart, or do what that says."""
@@ -134,7 +140,7 @@ def _survive_run(run: Run, plan: Plan) -> None:
 
 
 def _survive_restart(run: Run, plan: Plan) -> None:
-    run.interrupt()
+    prepared(run.base, run.interrupt)
     finished = run.restart(**plan.environment())
     _check_result(run, plan, finished)
     run.check_end()
@@ -148,7 +154,7 @@ def _check_result(run: Run, plan: Plan, finished: Finished) -> None:
 
 
 def _survive_clean(run: Run, plan: Plan) -> None:
-    run.start().check_result(matrix_workflow.EXPECTED)
+    prepared(run.base, run.complete)
     finished = run.clean(**plan.environment())
     if plan.killed:
         assert finished.status == -signal.SIGKILL, finished.err

@@ -11,40 +11,27 @@ import functools
 import itertools
 import os
 import random
-import shutil
 import threading
 import time
-import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tests.crash import matrix_workflow
+from tests.crash.every_step import Tried, check, every_step, once
 from tests.crash.matrix import ROLES, Run, phase
 from tests.fakes.faults import EIO, ENOSPC, LEADER, WORKER, Plan
 
 pytestmark = pytest.mark.crash
 
 SEED = int(os.environ.get("DISK_ERRORS_SEED", "1"))
-AT_ONCE = int(os.environ.get("DISK_ERRORS_AT_ONCE", "2"))
 SAMPLE = 2
 FULL_SECONDS = 0.2
 ONCE, LASTING = "once", "lasting"
 CELLS = list(itertools.product((ENOSPC, EIO), (ONCE, LASTING), ROLES))
-
-
-class Result(NamedTuple):
-    """What came of one error; without a fault everything was as it must be."""
-
-    reached: bool
-    phase: str
-    outcome: str
-    fault: str
 
 
 @contextmanager
@@ -67,7 +54,7 @@ def freed(flag: Path) -> Iterator[None]:
         thread.join()
 
 
-def survive(base: Path, cell: tuple[str, str, str], step: int) -> Result:
+def survive(cell: tuple[str, str, str], base: Path, step: int) -> Tried:
     """Have an error at a step; returns what came of it."""
     then, how, role = cell
     run = Run(base)
@@ -89,17 +76,7 @@ def survive(base: Path, cell: tuple[str, str, str], step: int) -> Result:
     if (role, where) == (WORKER, "commit"):
         assert (outcome, run.failures()) == ("went on", 1)
     run.check_end()
-    return Result(plan.happened, where, outcome, "")
-
-
-def result(base: Path, cell: tuple[str, str, str], step: int) -> Result:
-    """Try one case; its directory is kept if it fails."""
-    try:
-        seen = survive(base, cell, step)
-    except Exception:  # of whatever kind, the other steps are tried too
-        return Result(True, "", "", f"{'-'.join(cell)} at step {step}\n{traceback.format_exc()}see {base}\n")
-    shutil.rmtree(base)
-    return seen
+    return Tried(step, plan.happened, where, outcome)
 
 
 @pytest.fixture(scope="module")
@@ -125,26 +102,16 @@ def test_an_error_at_some_steps(
     bounds = [1 + count * part // SAMPLE for part in range(SAMPLE + 1)]
     steps = [draw.randrange(low, high) for low, high in itertools.pairwise(bounds)]
     print(f"seed {SEED}, of {count} steps: {steps}")
-    results = [result(tmp_path / str(step), cell, step) for step in steps]
-    assert not any(each.fault for each in results), "\n".join(each.fault for each in results)
+    results = [once(tmp_path / "place", "-".join(cell), partial(survive, cell), step) for step in steps]
+    assert not any(each.error for each in results), "\n".join(each.error for each in results)
     assert any(each.reached for each in results)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 def test_an_error_at_every_step(tmp_path: Path, cell: tuple[str, str, str]) -> None:
-    results: list[Result] = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for first in itertools.count(1, 4 * AT_ONCE):
-            steps = range(first, first + 4 * AT_ONCE)
-            results += pool.map(lambda step: result(tmp_path / str(step), cell, step), steps)
-            if not results[-1].reached:
-                break
-    faults = [each.fault for each in results if each.fault]
-    outcomes = Counter((each.phase, each.outcome) for each in results if each.reached and not each.fault)
-    print(f"\n{'-'.join(cell)}: {outcomes.total()} errors survived, {len(faults)} not\n{dict(outcomes)}")
-    assert not faults, "\n".join(faults)
-    assert outcomes
+    name = "-".join(cell)
+    check(name, every_step(tmp_path, name, partial(survive, cell)), "errors")
 
 
 @pytest.mark.parametrize("call", ["mkdir", "unlink"])

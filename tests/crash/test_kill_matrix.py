@@ -10,16 +10,12 @@ import functools
 import itertools
 import os
 import random
-import shutil
-import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from tests.crash.every_step import NOBODY, Attempt, Tried, check, every_step, once
 from tests.crash.matrix import CLEAN, END, RESTART, ROLES, START, Case, phase, survive
 from tests.fakes.faults import HOST, LEADER, WORKER
 
@@ -27,7 +23,6 @@ pytestmark = pytest.mark.crash
 
 SEED = int(os.environ.get("KILL_MATRIX_SEED", "1"))
 SAMPLE = 2
-AT_ONCE = int(os.environ.get("KILL_MATRIX_AT_ONCE", "2"))
 # In which operation whom is killed at whose steps. No worker lives yet when a host makes its own.
 CELLS = [
     *((START, victim, role) for victim in ROLES for role in ROLES if (victim, role) != (WORKER, HOST)),
@@ -37,27 +32,16 @@ CELLS = [
 ]
 
 
-class Result(NamedTuple):
-    """What came of one case; without an error everything was as it must be."""
+def attempt(cell: tuple[str, str, str], caching: bool) -> Attempt:
+    """What is tried at each step of a cell."""
 
-    case: Case
-    phase: str
-    reached: bool
-    killed: bool
-    error: str
+    def kill(base: Path, step: int) -> Tried:
+        plan = survive(base, Case(*cell, step, caching))
+        steps = plan.steps()[:step]
+        place = CLEAN if cell[0] == CLEAN else phase(steps) if steps else ""
+        return Tried(step, plan.happened, place, "killed" if plan.killed else NOBODY)
 
-
-def result(base: Path, case: Case) -> Result:
-    """Try one case; its directory is kept if it fails."""
-    try:
-        plan = survive(base, case)
-    except Exception:  # of whatever kind, the other steps are tried too
-        return Result(case, "", True, True, f"{case}\n{traceback.format_exc()}see {base}\n")
-    steps = plan.steps()[: case.step]
-    place = CLEAN if case.operation == CLEAN else phase(steps) if steps else ""
-    seen = Result(case, place, plan.happened, plan.killed, "")
-    shutil.rmtree(base)
-    return seen
+    return kill
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +64,9 @@ def test_a_kill_at_some_steps(
     count = length(operation, role)
     draw = random.Random(f"{SEED} {cell}")
     bounds = [1 + count * part // SAMPLE for part in range(SAMPLE + 1)]
-    cases = [Case(*cell, draw.randrange(low, high)) for low, high in itertools.pairwise(bounds)]
-    print(f"seed {SEED}, of {count} steps: {', '.join(map(str, cases))}")
-    results = [result(tmp_path / str(case.step), case) for case in cases]
+    steps = [draw.randrange(low, high) for low, high in itertools.pairwise(bounds)]
+    print(f"seed {SEED}, of {count} steps: {steps}")
+    results = [once(tmp_path / "place", "-".join(cell), attempt(cell, True), step) for step in steps]
     assert not any(each.error for each in results), "\n".join(each.error for each in results)
     assert any(each.reached for each in results)
 
@@ -94,27 +78,10 @@ def first_of_end(base: Path, caching: bool) -> int:
     return max(1, ends[0] - 5)
 
 
-def every_step(base: Path, cell: tuple[str, str, str], caching: bool) -> Iterator[Result]:
-    """Kill at step 1, 2, ... until the operation completes without reaching it; of the end, its own steps."""
-    start = first_of_end(base / "count", caching) if cell[0] == END else 1
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for first in itertools.count(start, 4 * AT_ONCE):
-            cases = [Case(*cell, step, caching) for step in range(first, first + 4 * AT_ONCE)]
-            results = list(pool.map(lambda case: result(base / str(case.step), case), cases))
-            yield from results
-            if not all(each.reached for each in results):
-                return
-
-
 @pytest.mark.soak
 @pytest.mark.parametrize("caching", [False, True], ids=["plain", "cached"])
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 def test_a_kill_at_every_step(tmp_path: Path, cell: tuple[str, str, str], caching: bool) -> None:
-    results = list(every_step(tmp_path, cell, caching))
-    kills = Counter(each.phase for each in results if each.killed and not each.error)
-    tried = sum(each.reached for each in results)
-    failed = [each.error for each in results if each.error]
-    survived = f"{sum(kills.values())} kills survived, {len(failed)} not"
-    print(f"\n{'-'.join(cell)}, caching {caching}: {tried} steps, {survived}; {dict(kills)}")
-    assert not failed, "\n".join(failed)
-    assert kills
+    name = f"{'-'.join(cell)}, {'with' if caching else 'without'} the cache"
+    first = first_of_end(tmp_path / "count", caching) if cell[0] == END else 1
+    check(name, every_step(tmp_path, name, attempt(cell, caching), first), "kills")
