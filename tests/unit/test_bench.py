@@ -60,4 +60,5 @@ def test_a_small_workflow_is_really_run(tmp_path: Path) -> None:
     assert figures["distinct_pids"] == 3
     assert figures["wall"] > figures["seconds"] > 0
     assert rows.run_leader(5, str(tmp_path))["peak_memory"] > 0
+    assert rows.children(str(tmp_path), 5) > 0
     assert command.ROWS is rows.ROWS

@@ -107,6 +107,14 @@ def leader_memory(directory: str) -> float:
     return float(run_leader(100_000, directory)["peak_memory"] / (1 << 20))
 
 
+def children(directory: str, size: int) -> float:
+    """Microseconds per child of a job that adds ``size`` children, from its begin until its commit."""
+    store = os.path.join(directory, f"children-{size}-{os.urandom(4).hex()}")
+    done = run([sys.executable, "-m", "toilcache.bench.worker_alone", str(size), store])
+    robust_rmtree(store)
+    return float(1e6 * json.loads(done.stdout)["seconds"] / size)
+
+
 def run_cache(kind: str, size: int, directory: str) -> list[float]:
     """Run one workflow that uses the cache; returns the milliseconds that its jobs measured."""
     store = os.path.join(directory, f"{kind}-{size}-{os.urandom(4).hex()}")
@@ -157,4 +165,7 @@ ROWS: dict[str, tuple[Callable[[str], float], str]] = {
     "leader": (leader_rate, "jobs/s"),
     "leader-cpu": (leader_cpu, "ms/job"),
     "leader-memory": (leader_memory, "MiB"),
+    "children-10k": (partial(children, size=10_000), "us/child"),
+    "children-30k": (partial(children, size=30_000), "us/child"),
+    "children-100k": (partial(children, size=100_000), "us/child"),
 }
