@@ -57,7 +57,6 @@ def test_the_database_writes_ahead_and_indexes_what_is_searched(node: Node) -> N
     assert con.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     searches = [
         "SELECT * FROM files WHERE id = 'x'",
-        "SELECT 1 FROM files WHERE path = 'x'",
         "SELECT * FROM files WHERE owner = 'x' AND state = 'deleting'",
         "SELECT * FROM files WHERE state = 'cached' AND pins = 0 ORDER BY used",
         "SELECT * FROM refs WHERE file_id = 'x'",
@@ -124,7 +123,7 @@ def test_only_the_first_call_waits_long_for_a_stopped_process(
     for _ in range(3):
         with pytest.raises(CacheUnavailableError), cache.transaction():
             pytest.fail("is in")
-    assert waits[0] > 50
+    assert 20 < waits[0] <= 30
     assert max(waits[1:]) < 1
     child.go_on()
     assert child.end() == 0

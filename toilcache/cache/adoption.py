@@ -56,10 +56,10 @@ def _remove_orphans(cache: NodeCache, name: str) -> None:
         entries = os.listdir(directory)
     except FileNotFoundError:
         return
-    con = cache.generation.database.con
+    known = rows.all_paths(cache.generation.database.con)
     for entry in entries:
         path = os.path.join(directory, entry)
-        if not rows.has_path(con, path):
+        if path not in known:
             payloads.remove(path)
     payloads.remove_directory_if_empty(directory)
 

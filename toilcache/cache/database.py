@@ -1,9 +1,12 @@
 """A SQLite database that many processes and threads of one node write to, without ever finding it locked.
 
 Knows connections, transactions and their errors. Must not know tables. Before a transaction begins, its
-process holds a kernel lock: the kernel wakes whoever waits for it at once and forgets nobody, while SQLite's
-own waiting is sleeping and trying again. A process that was stopped inside of a transaction keeps the others
-out no longer than SQLITE_TIMEOUT_SECS each; they then do without the cache until it goes on.
+process holds a kernel lock. A transaction takes a fraction of a millisecond, so who finds the lock taken
+looks again after one; who has done so a hundred times waits in the kernel, which forgets nobody. Not sooner:
+what waits there, so that waiting has an end, is a thread, and a lock that a thread gets is held and not used
+until the one who asked runs again. A process that was stopped inside of a transaction keeps the others out no
+longer than half of SQLITE_TIMEOUT_SECS each: with a download that it was in the middle of they wait a minute
+at most. They then do without the cache until it goes on.
 
 A connection is of one thread, and of one process. SQLite remembers in memory which files a process has open
 and locked, and a fork copies that memory but not the locks. So a child forked by a process with connections
@@ -29,8 +32,7 @@ if TYPE_CHECKING:
 
 SQLITE_TIMEOUT_SECS = 60.0
 
-# A transaction takes far less than a millisecond, so who meets another one soon gets through.
-_FIRST_TRIES = (0.0, 0.0002, 0.0002, 0.0005, 0.0005)
+_FIRST_PAUSES = (0.0, 0.0001, 0.0002, 0.0003, 0.0005, *[0.001] * 100)
 _CHECKPOINT_PAGES = 200
 _LITTLE_PATIENCE = 0.5
 _IMPATIENT_SECS = 600.0
@@ -79,19 +81,19 @@ class Database:
         """Return a block in which this process alone writes; it commits at its end, or rolls back if it
         raises.
 
-        CacheUnavailableError where the others do not let go in SQLITE_TIMEOUT_SECS, CacheDamagedError where
-        the database cannot be read; OSError (ENOSPC and its like) where the disk does not take the change.
+        CacheUnavailableError where the others do not let go in time, CacheDamagedError where the database
+        cannot be read; OSError (ENOSPC and its like) where the disk does not take the change.
         """
         return Transaction(self)
 
     def enter(self) -> None:
         """Keep out the other threads of this process, then the other processes."""
-        patience = _LITTLE_PATIENCE if time.monotonic() < self._impatient_until else SQLITE_TIMEOUT_SECS
+        patience = _LITTLE_PATIENCE if time.monotonic() < self._impatient_until else SQLITE_TIMEOUT_SECS / 2
         deadline = time.monotonic() + patience
         if not self.mutex.acquire(timeout=patience):
             raise self._busy()
         try:
-            for pause in _FIRST_TRIES:
+            for pause in _FIRST_PAUSES:
                 if pause:
                     time.sleep(pause)
                 if self._file.lock(shared=False, wait=False):
@@ -114,7 +116,7 @@ class Database:
         self._impatient_until = time.monotonic() + _IMPATIENT_SECS
         return CacheUnavailableError(
             f"cannot use the cache's database {self.path!r}: another process has held it for "
-            f"{SQLITE_TIMEOUT_SECS:.0f} s; look for a stopped process of this workflow"
+            f"{SQLITE_TIMEOUT_SECS / 2:.0f} s; look for a stopped process of this workflow"
         )
 
     def leave(self) -> None:

@@ -70,9 +70,9 @@ def files_owned_by(con: sqlite3.Connection, owner: str, state: str) -> list[File
     return [FileRow(*row) for row in found]
 
 
-def has_path(con: sqlite3.Connection, path: str) -> bool:
-    """Tell whether a row speaks of this payload."""
-    return con.execute(f"SELECT 1 FROM files WHERE path = {_PATH}", (_path(path),)).fetchone() is not None
+def all_paths(con: sqlite3.Connection) -> set[str]:
+    """Return the paths of all payloads that rows speak of."""
+    return {path for (path,) in con.execute("SELECT path FROM files")}
 
 
 def is_pinned(con: sqlite3.Connection, file_id: str) -> bool:

@@ -20,7 +20,7 @@ IMMUTABLE, COPYING, MUTABLE = "immutable", "copying", "mutable"
 TABLES = """
 CREATE TABLE files (
     id TEXT PRIMARY KEY,
-    path TEXT NOT NULL UNIQUE,
+    path TEXT NOT NULL,
     size INTEGER NOT NULL CHECK (size >= 0),
     state TEXT NOT NULL CHECK (state IN ('cached', 'downloading', 'uploadable', 'uploading', 'deleting')),
     owner TEXT,

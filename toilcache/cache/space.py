@@ -38,6 +38,13 @@ if TYPE_CHECKING:
 else:
     Space = namedtuple("Space", "limit files jobs links free automatic")
 
+# In one row: a transaction in which others wait has no time for more.
+_SUMS = "SELECT {} FROM properties".format(
+    ", ".join(
+        f"MAX(CASE name WHEN '{name}' THEN value END)"
+        for name in ("used", "reserved", "dedicated", "free", "capacity", "limit")
+    )
+)
 _HEADROOM_PART, _MOST_HEADROOM = 20, 1 << 30
 _MARGIN_PART = 20
 
@@ -55,19 +62,16 @@ def first_properties(payloads: str, free: bool, reflinks: bool) -> dict[str, Any
 
 def measure(con: sqlite3.Connection, payloads: str) -> Space:
     """Read the sums, and follow the disk where no limit was set."""
-    values = dict(con.execute("SELECT name, value FROM properties"))
-    try:
-        files, jobs, links = (int(values[name]) for name in ("used", "reserved", "dedicated"))
-        free, limit, capacity = bool(values["free"]), values["limit"], int(values["capacity"])
-    except (KeyError, TypeError, ValueError):
-        raise CacheError("cannot tell how much space the cache has: its database does not say") from None
+    files, jobs, links, free, capacity, limit = con.execute(_SUMS).fetchone()
+    if None in (files, jobs, links, free, capacity):
+        raise CacheError("cannot tell how much space the cache has: its database does not say")
     automatic = limit is None
     if automatic:
         taken = free_bytes(payloads) + (0 if free else files)
         limit = min(max(capacity, taken), taken + max(0, jobs))
         if limit != capacity and con.in_transaction:
             rows.set_property(con, "capacity", limit)
-    return Space(int(limit), files, jobs, links, free, automatic)
+    return Space(int(limit), files, jobs, links, bool(free), automatic)
 
 
 def used(space: Space) -> int:

@@ -48,13 +48,13 @@ def _announced(
     cache: NodeCache, holder: Holder, file_id: str, payload: Payload, source: str, takes_space: bool
 ) -> bool:
     """Add the row and the reference of the job to its own file, if there is room."""
+    owner, state = cache.owner, MUTABLE if takes_space else IMMUTABLE
     while True:
         with cache.transaction() as con:
             now = cache.measure(con)
             lacking = space.shortage_for_file(con, now, holder, payload.size, not takes_space)
             if lacking <= 0:
-                rows.add_written(con, file_id, payload, cache.owner)
-                state = MUTABLE if takes_space else IMMUTABLE
+                rows.add_written(con, file_id, payload, owner)
                 rows.add_ref(con, holder, file_id, source, state, payload.size, source=True)
                 return True
             victims = cache.choose(con, lacking, now)

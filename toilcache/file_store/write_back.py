@@ -1,7 +1,8 @@
 """Work that goes on beside the job: items are done by a few threads, in batches, and waited for at the end.
 
-Knows threads and a queue. Must not know what is done with an item. Threads begin with the first item and end
-when nothing is left; where the system has none to give, the one who waits does the work.
+Knows threads and a queue. Must not know what is done with an item. Heavy items are begun at once, several
+side by side; light ones wait for company, since threads of many jobs that each do a little only keep the jobs
+from running. Where the system has no thread to give, the one who waits does the work.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _THREADS = 3
-_BATCH = 16
-_COMPANY, _HEAVY = 16, 1 << 20
+_SOME, _BATCH, _COMPANY, _HEAVY = 8, 16, 64, 1 << 20
 
 
 class WriteBack:
@@ -26,15 +26,15 @@ class WriteBack:
         """`work` does a batch and returns what went wrong with which of its items; those are tried again."""
         self._work = work
         self._guard = _thread.allocate_lock()
-        self._waiting: deque[Any] = deque()
+        self._waiting: deque[tuple[Any, int]] = deque()
         self._running: list[Any] = []
         self._failed: dict[Any, BaseException] = {}
         self._weight = 0
 
     def add(self, item: Any, weight: int) -> None:
-        """Have an item done, sooner or later. Light ones (bytes) wait for company: a thread has its price."""
+        """Have an item done, sooner or later; `weight` is in bytes."""
         with self._guard:
-            self._waiting.append(item)
+            self._waiting.append((item, weight))
             self._weight += weight
             if len(self._waiting) < _COMPANY and self._weight < _HEAVY:
                 return
@@ -63,9 +63,7 @@ class WriteBack:
     def _do_a_batch(self, busy: Any = None) -> bool:
         """Do some items; False if there were none, and then this thread counts no more as running."""
         with self._guard:
-            share = max(1, min(_BATCH, len(self._waiting) // _THREADS))
-            batch = [self._waiting.popleft() for _ in range(min(share, len(self._waiting)))]
-            self._weight = 0
+            batch = self._next_batch()
             if not batch:
                 if busy is not None:
                     self._running.remove(busy)
@@ -79,9 +77,21 @@ class WriteBack:
             self._failed.update(failed)
         return True
 
+    def _next_batch(self) -> list[Any]:
+        """Take one's share of light items, or a heavy one."""
+        share = min(_BATCH, 1 + len(self._waiting) // (len(self._running) + 1))
+        batch: list[Any] = []
+        weight = 0
+        while self._waiting and len(batch) < share and weight < _HEAVY:
+            item, its_weight = self._waiting.popleft()
+            batch.append(item)
+            weight += its_weight
+        self._weight -= weight
+        return batch
+
     def finish(self) -> None:
         """Help until all is done; raise what went wrong with the first item, which is then tried again."""
-        for _ in range(min(_THREADS - 1, len(self._waiting) // 2)):
+        for _ in range(min(_THREADS - 1, len(self._waiting) // _SOME + self._weight // _HEAVY)):
             self._start()
         while self._do_a_batch():
             continue
@@ -90,15 +100,16 @@ class WriteBack:
                 pass
         with self._guard:
             failed, self._failed = self._failed, {}
-            self._waiting.extend(failed)
+            self._waiting.extend((item, 0) for item in failed)
         for error in failed.values():
             raise error
 
     def abandon(self) -> list[Any]:
         """Begin nothing more, wait for what is being done, and return what is left."""
         with self._guard:
-            left = [*self._waiting, *self._failed]
+            left = [*(item for item, _ in self._waiting), *self._failed]
             self._waiting.clear()
+            self._weight = 0
         for busy in list(self._running):
             with busy:
                 pass
