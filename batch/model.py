@@ -16,7 +16,8 @@ class JobRequest(NamedTuple):
     """What an adapter needs to start a job: the attempt is ``(job_id, version)``.
 
     ``cores`` is a number of processors, ``memory`` and ``disk`` are bytes, ``accelerators`` a count,
-    ``image`` what the job asked to run in, None for the adapter's choice.
+    ``image`` what the job asked to run in, None for the adapter's choice, ``times`` how many times the usual
+    time it is to have where there is a limit.
     """
 
     job_id: str
@@ -28,6 +29,7 @@ class JobRequest(NamedTuple):
     accelerators: int
     preemptible: bool
     image: str | None = None
+    times: int = 1
 
     @classmethod
     def of(cls, desc: JobDescription) -> JobRequest:
@@ -43,6 +45,7 @@ class JobRequest(NamedTuple):
             count,
             bool(desc.preemptible),
             desc.image,
+            desc.times,
         )
 
     @property

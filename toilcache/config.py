@@ -79,6 +79,7 @@ class Config:
     retryCount: int
     retryBackoff: float
     doubleMem: bool
+    doubleTime: bool
     maxJobDuration: float | None
     logLevel: str
     logFile: str | None

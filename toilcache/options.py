@@ -226,6 +226,13 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "ask for twice the memory when a job is run again because its memory did not suffice",
         ),
         Option(
+            "doubleTime",
+            parse_bool,
+            False,
+            "",
+            "on Slurm, ask for twice the time when a job is run again because a time limit ended it",
+        ),
+        Option(
             "maxJobDuration",
             parse_duration,
             None,

@@ -246,6 +246,8 @@ class SlurmAdapter:
         for host in gone:
             if host.broken is not None and host.claims == 0 and host.work.run == self._run:
                 self._end_all(self._queues[host.queue], f"cannot be run by its worker: {host.broken}")
+        self._submitter.avoid(self._hosts.bad_nodes, time.monotonic())
+        self._hosts.bad_nodes.clear()
         self._hosts.settled.clear()
         self._hosts.lost.clear()
 

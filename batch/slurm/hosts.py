@@ -25,7 +25,8 @@ _ENDINGS = {
     "time": Verdict(
         Phase.ENDED,
         BatchJobExitReason.MAXJOBDURATION,
-        "was ended shortly before the time limit of its allocation; raise --slurmTime",
+        "was ended shortly before the time limit of its allocation; raise --slurmTime, or let --doubleTime "
+        "do that",
     ),
     "terminated": Verdict(Phase.ENDED, BatchJobExitReason.LOST, "was lost: its allocation was taken back"),
 }
@@ -67,9 +68,10 @@ class Host:
 class Hosts:
     """All hosts that have not been settled yet, of this run and of adopted ones.
 
-    `heard` are the tasks that had a host, `clean` the nodes of which the last host said that it cleaned them.
-    `ghosts` were given up without a last word. One that lives on is told to leave; should it have begun
-    something before it reads that, it is a host like any other, until that ends.
+    `heard` are the tasks that had a host, `clean` the nodes of which the last host said that it cleaned them,
+    `bad_nodes` those that Slurm says have failed. `ghosts` were given up without a last word. One that lives
+    on is told to leave; should it have begun something before it reads that, it is a host like any other,
+    until that ends.
     """
 
     def __init__(self) -> None:
@@ -80,6 +82,7 @@ class Hosts:
         self.claimed: list[Claim] = []
         self.settled: list[Host] = []
         self.lost: list[Host] = []
+        self.bad_nodes: set[str] = set()
 
     def running(self) -> Iterator[Host]:
         """Iterate over the hosts that run an attempt."""
@@ -156,6 +159,8 @@ class Hosts:
                 updates.append(end_of(host.attempt, _blame(verdict, first=host.claims <= 1)))
                 host.attempt = None
             del self.all[host.name]
+            if verdict.blames_node:
+                self.bad_nodes.add(host.node)
             if host.sighting.said_bye:
                 self.settled.append(host)
             else:

@@ -67,6 +67,20 @@ def usual_time(groups: Sequence[NodeGroup], placement: Placement) -> float | Non
     return min((group.usual_time for group in meant if group.usual_time is not None), default=None)
 
 
+def with_more_time(groups: Sequence[NodeGroup], needs: Needs, placement: Placement, times: int) -> Placement:
+    """Return the placement with so many times the usual time, at most what a partition that fits allows.
+
+    Where no limit is known there is nothing to multiply.
+    """
+    usual = usual_time(groups, placement)
+    if times == 1 or usual is None:
+        return placement
+    asked = set((placement.partition or "").split(",")) - {""}
+    fitting = [g for g in groups if (not asked or g.partition in asked) and _fits(g, needs, placement)]
+    most = max((group.time_limit or math.inf for group in fitting), default=math.inf)
+    return placement._replace(time=min(times * usual, most))
+
+
 def _fits(group: NodeGroup, needs: Needs, placement: Placement) -> bool:
     return all(has >= wanted for _, has, wanted in _compared(group, needs, placement))
 

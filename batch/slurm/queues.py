@@ -11,7 +11,7 @@ from toilcache.batch.model import JobRequest
 from toilcache.batch.slurm.commands import Needs
 from toilcache.errors import JobStoreUnavailableError
 from toilcache.job_store.core import is_full
-from toilcache.job_store.work import BLOCK, Work, queue_name, queue_needs
+from toilcache.job_store.work import BLOCK, Work, queue_name, queue_needs, queue_times, with_time
 
 Attempt = tuple[str, int]
 
@@ -25,6 +25,7 @@ class Queue:
         self.name = name
         cores, memory, disk, accelerators, _ = queue_needs(name)
         self.needs = Needs(cores, memory, disk, accelerators)
+        self.times = queue_times(name)
         self.attempts: list[Attempt] = []
         self.unclaimed: set[int] = set()
 
@@ -53,6 +54,7 @@ class Queues:
         by_name: dict[str, list[Attempt]] = {}
         for one in requests:
             name = queue_name(one.cores, one.memory, one.disk, one.accelerators, one.preemptible)
+            name = with_time(name, one.times)
             by_name.setdefault(name, []).append((one.job_id, one.version))
         for name, attempts in by_name.items():
             queue = self._queues.setdefault(name, Queue(name))

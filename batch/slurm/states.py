@@ -28,11 +28,14 @@ class Phase(Enum):
 
 
 class Verdict(NamedTuple):
-    """What a state means: the phase, why an attempt ended, and how to say that to a person."""
+    """What a state means: the phase, why an attempt ended, how to say that to a person, and whether the node
+    is to be avoided for a while.
+    """
 
     phase: Phase
     reason: BatchJobExitReason = BatchJobExitReason.LOST
     words: str = ""
+    blames_node: bool = False
 
     @property
     def is_charged(self) -> bool:
@@ -43,19 +46,19 @@ class Verdict(NamedTuple):
 _LOST = BatchJobExitReason.LOST
 
 
-def _ended(words: str, reason: BatchJobExitReason = _LOST) -> Verdict:
-    return Verdict(Phase.ENDED, reason, words)
+def _ended(words: str, reason: BatchJobExitReason = _LOST, *, blames_node: bool = False) -> Verdict:
+    return Verdict(Phase.ENDED, reason, words, blames_node)
 
 
 _WAITS, _RUNS, _STOPPED = Verdict(Phase.WAITS), Verdict(Phase.RUNS), Verdict(Phase.STOPPED)
 
 STATES: dict[str, Verdict] = {
-    "BOOT_FAIL": _ended("was lost: its node did not boot"),
+    "BOOT_FAIL": _ended("was lost: its node did not boot", blames_node=True),
     "CANCELLED": _ended("was lost: its allocation was cancelled"),
     "COMPLETED": _ended("was lost: its allocation ended without a record of it"),
     "DEADLINE": _ended("was ended: its allocation had a deadline and reached it", BatchJobExitReason.KILLED),
     "FAILED": _ended("was lost: its worker failed"),
-    "NODE_FAIL": _ended("was lost: its node failed"),
+    "NODE_FAIL": _ended("was lost: its node failed", blames_node=True),
     "OUT_OF_MEMORY": _ended(
         "was killed because memory ran out; raise its memory requirement", BatchJobExitReason.MEMLIMIT
     ),
@@ -64,7 +67,8 @@ STATES: dict[str, Verdict] = {
     "RUNNING": _RUNS,
     "SUSPENDED": _STOPPED,
     "TIMEOUT": _ended(
-        "reached the time limit of its allocation; raise --slurmTime", BatchJobExitReason.MAXJOBDURATION
+        "reached the time limit of its allocation; raise --slurmTime, or let --doubleTime do that",
+        BatchJobExitReason.MAXJOBDURATION,
     ),
 }
 """The base states: a job has exactly one."""

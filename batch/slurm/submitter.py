@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from typing import Any
 
 from toilcache.batch.slurm import commands
@@ -20,7 +20,7 @@ from toilcache.batch.slurm.evidence import Look, Task
 from toilcache.batch.slurm.fleet import Fleet
 from toilcache.batch.slurm.hosts import Host
 from toilcache.batch.slurm.parse import NodeGroup
-from toilcache.batch.slurm.partitions import choose_partition
+from toilcache.batch.slurm.partitions import choose_partition, with_more_time
 from toilcache.batch.slurm.queues import Queue
 from toilcache.batch.slurm.trouble import Patience, Trouble
 from toilcache.job_store.abstract import AbstractJobStore
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 SUBMIT_SECONDS = 1.0
 """The least time between two calls of sbatch."""
+AVOID_SECONDS = 600.0
+"""So long no worker is asked for on a node that failed, or on which workers ended before they began."""
 _START = (
     "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
     "from toilcache.worker.allocation import main; sys.exit(main(sys.argv[2:]))"
@@ -59,7 +61,7 @@ class Submitter:
         self._count = 0
         self._next = 0.0
         self._lost: dict[str, tuple[str, int]] = {}
-        self._avoid: set[str] = set()
+        self._avoid: dict[str, float] = {}
         self._refusal: dict[str, Any] = {}
 
     def worker(self, verb: str, queue: str, *more: str) -> list[str]:
@@ -87,15 +89,16 @@ class Submitter:
         self._count += 1
         tag = f"toilcache.{self._run}.{self._count}"
         self._work.note(f"intent {tag} {queue.name} {size}")
+        placement = with_more_time(self.groups, queue.needs, self._placement, queue.times)
         argv = commands.sbatch(
-            self._placement,
+            placement,
             queue.needs,
             size,
             name=self._client.name,
             tag=tag,
             output=self._work.output("%A_%a"),
-            partition=choose_partition(self.groups, queue.needs, self._placement),
-            avoid=sorted(self._avoid),
+            partition=choose_partition(self.groups, queue.needs, placement),
+            avoid=self._avoided(now),
         )
         self._next = now + SUBMIT_SECONDS
         try:
@@ -108,7 +111,18 @@ class Submitter:
         self.fleet.made(made.job_id, size, queue.name, now)
         return []
 
+    def avoid(self, nodes: Collection[str], now: float) -> None:
+        """Ask for no workers on these nodes for a while: something is wrong with them."""
+        self._avoid |= dict.fromkeys(nodes, now + AVOID_SECONDS)
+
+    def _avoided(self, now: float) -> list[str]:
+        self._avoid = {node: until for node, until in self._avoid.items() if until > now}
+        return sorted(self._avoid)
+
     def _refused(self, queue: Queue, size: int, error: SlurmError, tag: str, now: float) -> list[Refusal]:
+        if error.trouble is Trouble.PERMANENT and self._avoid:
+            self._avoid.clear()  # perhaps no other node would do; a bad one is better than none
+            return []
         if error.trouble is Trouble.PERMANENT:
             return [(queue, f"cannot be submitted to Slurm: {error.text}")]
         if error.trouble is Trouble.LIMIT:
@@ -149,7 +163,7 @@ class Submitter:
                 why = f"its workers ended {where} before they began ({state.state}, {state.reason})"
                 found.append((queue, f"cannot be run: {why}{self._last_output()}"))
             else:
-                self._avoid |= {state.node for state in failures if state.node and "," not in state.node}
+                self.avoid({state.node for state in failures if state.node and "," not in state.node}, now)
         return found
 
     def _last_output(self) -> str:

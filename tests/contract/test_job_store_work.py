@@ -17,7 +17,7 @@ from tests.fakes.job_stores import KINDS, Bench
 from toilcache import vfs
 from toilcache.errors import JobStoreUnavailableError
 from toilcache.job_store.file_job_store import FileJobStore
-from toilcache.job_store.work import BLOCK, Work, fits, queue_name, queue_needs
+from toilcache.job_store.work import BLOCK, Work, fits, queue_name, queue_needs, queue_times, with_time
 from toilcache.worker.store_source import LEADER_SILENCE, Picker, Rules, StoreSource
 
 QUEUE = queue_name(1, 100, 10, 0, False)
@@ -262,6 +262,9 @@ def _set_age(path: Path, seconds: float) -> None:
 
 def test_names_of_queues_tell_what_fits() -> None:
     assert queue_needs(queue_name(1.5, 7, 8, 2, True)) == (1.5, 7, 8, 2, True)
+    assert [queue_times(name) for name in (QUEUE, with_time(QUEUE, 1), with_time(QUEUE, 8))] == [1, 1, 8]
+    assert queue_needs(with_time(QUEUE, 8)) == queue_needs(QUEUE)
+    assert not fits(with_time(QUEUE, 2), QUEUE)
     big = queue_name(2, 200, 20, 0, False)
     assert fits(QUEUE, big)
     assert not fits(big, QUEUE)

@@ -133,6 +133,69 @@ def test_a_refusal_for_good_fails_the_job_with_the_words_of_sbatch(bench: SlurmB
     assert bench.slurm.tasks() == {}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Invalid account or account/partition combination specified",
+        "Invalid qos specification",
+        "Requested node configuration is not available",
+    ],
+)
+def test_other_refusals_for_good_are_quoted_in_one_line(bench: SlurmBench, words: str) -> None:
+    bench.slurm.always("sbatch", instead=True, stderr=f"sbatch: error: Batch job submission failed: {words}")
+    request = bench.quick()
+    bench.adapter.submit([request])
+    (end,) = bench.end_of(request)
+    assert end.reason == Reason.ERROR
+    assert end.detail == f"cannot be submitted to Slurm: Batch job submission failed: {words}"
+    assert len(bench.slurm.calls("sbatch")) == 1
+
+
+def sbatch_words(bench: SlurmBench, option: str) -> list[str]:
+    """The values of an option in all calls of sbatch, "" where it was not given."""
+    calls = [call.arguments for call in bench.slurm.calls("sbatch")]
+    found = [[word for word in words if word.startswith(f"--{option}=")] for words in calls]
+    return [(words[0] if words else "").partition("=")[2] for words in found]
+
+
+def test_an_attempt_that_is_to_have_more_time_gets_an_allocation_with_more(
+    soon: None, make: Callable[..., SlurmBench]
+) -> None:
+    node = {"P": "main*", "a": "up", "l": "1:00:00", "L": "10:00", "c": "2", "m": "1000", "d": "1000"}
+    bench = make(sinfo=[node | {"G": "(null)", "f": "(null)", "D": "1", "T": "idle"}])
+    usual, more, most = bench.quick(), bench.quick()._replace(times=2), bench.quick()._replace(times=64)
+    for request in (usual, more, most):
+        bench.adapter.submit([request])
+        bench.end_of(request)
+    assert sbatch_words(bench, "time") == ["", "20", "60"]
+
+
+def test_a_node_that_failed_is_avoided_for_a_while(
+    bench: SlurmBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = bench.waiting()
+    bench.adapter.submit([request])
+    bench.await_running(1)
+    (node,) = {host.node for host in bench.adapter._hosts.all.values()}
+    pid = worker_pid(bench)
+    bench.slurm.set_state("NODE_FAIL")
+    os.killpg(pid, signal.SIGKILL)
+    (end,) = bench.end_of(request)
+    assert (end.reason, end.detail) == (Reason.LOST, "was lost: its node failed")
+    runs(bench, 1)
+    assert sbatch_words(bench, "exclude") == ["", node]
+    later = time.monotonic() + submitter.AVOID_SECONDS
+    assert bench.adapter._submitter._avoided(later) == []
+
+
+def test_where_no_other_node_would_do_a_bad_one_is_taken(bench: SlurmBench) -> None:
+    bench.adapter._submitter.avoid({"fake1"}, time.monotonic())
+    words = "sbatch: error: Batch job submission failed: Requested node configuration is not available"
+    bench.slurm.once("sbatch", {"instead": True, "stderr": words})
+    runs(bench, 1)
+    assert sbatch_words(bench, "exclude") == ["fake1", ""]
+
+
 def test_a_limit_on_submissions_is_met_with_smaller_arrays(bench: SlurmBench) -> None:
     words = "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed"
     bench.slurm.once("sbatch", {"instead": True, "stderr": words}, {"instead": True, "stderr": words})

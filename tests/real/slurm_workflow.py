@@ -38,6 +38,8 @@ def work(number: int, diary: str, seconds: float, trouble: str) -> int:
     )
     if number == 3 and trouble == "hungry":
         _eat(150)
+    elif number == 3 and trouble == "late":
+        time.sleep(85)
     elif number == 3 and first:
         _be(trouble)
     time.sleep(seconds)

@@ -5,6 +5,7 @@ Each ends with the right answer and leaves nothing on any node, whatever happens
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from collections import Counter
@@ -12,6 +13,7 @@ from collections import Counter
 import pytest
 
 from tests.testbed.slurm_fixtures import Finished, Site, bare_site, site
+from toilcache.batch.slurm.reasons import in_words
 
 __all__ = ["bare_site", "site"]
 
@@ -200,6 +202,34 @@ def test_a_time_limit_is_said_to_the_person(site: Site) -> None:
     done = site.finish(begin(site, name, "--count", "4", "--trouble", "long", "--slurmTime", "60"))
     check(site, name, done, 4, again=3)
     assert "time limit of its allocation; raise --slurmTime" in done.err
+    site.check_clean()
+
+
+def test_a_job_that_needs_more_time_gets_it(site: Site) -> None:
+    """The job takes 85 s each time, and the first allocation lasts 60."""
+    name = site.new_name()
+    limits = ("--slurmTime", "60", "--doubleTime", "--noWorkerReuse")
+    done = site.finish(begin(site, name, "--count", "4", "--trouble", "late", *limits))
+    check(site, name, done, 4, again=1)
+    assert "time limit of its allocation" in done.err
+    site.check_clean()
+
+
+def test_what_waits_in_slurm_is_explained_in_its_words(site: Site) -> None:
+    """Sixteen jobs fill the nodes; of the others Slurm says why they wait."""
+    name = site.new_name()
+    process = begin(site, name, "--count", "20", "--seconds", "15", "--noWorkerReuse")
+    site.await_begun(name, 16)
+    user = site.cluster.user()
+    argv = [str(site.python), "-m", "toilcache", "explain", "--json", f"./{name}"]
+    text = subprocess.run(argv, cwd=site.home, check=True, capture_output=True, timeout=100, **user)  # type: ignore[call-overload]
+    found = {one["begun"]: one for one in json.loads(text.stdout)["issued"]}
+    assert (found[True]["why"], found[True]["count"]) == ("run on nodes of Slurm", 16)
+    assert found[False]["count"] == 4
+    words = [in_words(reason) for reason in found[False]["reasons"]]
+    assert words != []
+    assert all(one in found[False]["why"] and "(" in one for one in words), found
+    check(site, name, site.finish(process), 20)
     site.check_clean()
 
 

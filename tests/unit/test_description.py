@@ -247,6 +247,25 @@ def test_memory_doubles_only_for_lack_of_it_and_only_when_asked(reason, doubles,
     assert description.memory == memory
 
 
+@pytest.mark.parametrize(
+    ("reason", "doubles", "times"),
+    [
+        (BatchJobExitReason.MAXJOBDURATION, True, 4),
+        (BatchJobExitReason.MAXJOBDURATION, False, 1),
+        (BatchJobExitReason.MEMLIMIT, True, 1),
+        (BatchJobExitReason.KILLED, True, 1),
+        (None, True, 1),
+    ],
+)
+def test_time_doubles_only_after_a_time_limit_and_only_when_asked(reason, doubles, times):
+    config = Config(doubleTime=doubles)
+    description = JobDescription({"memory": 1000}, "job")
+    description.assignConfig(config)
+    for _ in range(2):
+        description.setupJobAfterFailure(1, reason)
+    assert pickle.loads(pickle.dumps(description)).times == times
+
+
 def test_tries_need_a_configuration():
     with pytest.raises(JobException, match="no configuration"):
         describe().setupJobAfterFailure()

@@ -12,7 +12,7 @@ import pytest
 from toilcache.batch.slurm import commands
 from toilcache.batch.slurm.commands import Needs, Placement
 from toilcache.batch.slurm.parse import NodeGroup
-from toilcache.batch.slurm.partitions import choose_partition, usual_time, what_is_lacking
+from toilcache.batch.slurm.partitions import choose_partition, usual_time, what_is_lacking, with_more_time
 from toilcache.batch.slurm.trouble import Patience, Trouble, classify, said
 
 MIB = 1 << 20
@@ -207,6 +207,41 @@ def test_how_long_an_allocation_lasts() -> None:
     assert usual_time(groups, Placement(partition="short,main")) == 60.0
     assert usual_time(groups, Placement(partition="long")) is None
     assert usual_time([], Placement()) is None
+
+
+@pytest.mark.parametrize(
+    ("placement", "times", "time"),
+    [
+        (Placement(time=60.0), 1, 60.0),
+        (Placement(time=60.0), 4, 240.0),
+        (Placement(time=60.0, partition="short"), 8, 300.0),
+        (Placement(partition="main"), 2, 7200.0),
+        (Placement(partition="big"), 2, None),
+        (Placement(), 2, 7200.0),
+    ],
+)
+def test_more_time_at_most_what_a_partition_allows(
+    placement: Placement, times: int, time: float | None
+) -> None:
+    groups = [
+        group("main", is_default=True, usual_time=3600.0, time_limit=36000.0),
+        group("short", usual_time=60.0, time_limit=300.0),
+        group("big", usual_time=None, time_limit=None),
+    ]
+    found = with_more_time(groups, ONE, placement, times)
+    assert found == placement._replace(time=time)
+    assert with_more_time([], ONE, Placement(), times) == Placement()
+
+
+def test_with_more_time_the_partition_is_chosen_again() -> None:
+    groups = [
+        group("tiny", is_default=True, cores=1, time_limit=600.0),
+        group("short", cores=8, time_limit=300.0),
+        group("long", cores=8, time_limit=90_000.0),
+    ]
+    needs, placement = Needs(4, MIB, 0, 0), Placement(time=200.0)
+    assert choose_partition(groups, needs, placement) == "short"
+    assert choose_partition(groups, needs, with_more_time(groups, needs, placement, 2)) == "long"
 
 
 # Refusals

@@ -62,6 +62,8 @@ class JobDescription(Requirer):
     """Whether it runs on the leader's machine."""
     image: str | None = None
     """The container image that it runs in; None for the workflow's."""
+    times: int = 1
+    """How many times the usual time an allocation is to last for it: more once a time limit has ended it."""
     chained_to: str | None = None
     """Id of the successor that the same worker goes on with."""
     failure: str | None = None
@@ -349,12 +351,14 @@ class JobDescription(Requirer):
         """Take one try away and see that memory suffices next time (specification line 673).
 
         Memory becomes the default at least, and after an end for lack of it is doubled where the
-        configuration says so.
+        configuration says so; so is the time after an end by a time limit.
         """
         config = self._needed_config()
         self.remainingTryCount = max(0, self.remainingTryCount - 1)
         if exit_reason == BatchJobExitReason.MEMLIMIT and config.doubleMem:
             self.memory = self.memory * 2
+        if exit_reason == BatchJobExitReason.MAXJOBDURATION and config.doubleTime:
+            self.times *= 2
         if self.memory < config.defaultMemory:
             self.memory = config.defaultMemory
 

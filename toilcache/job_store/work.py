@@ -229,13 +229,23 @@ def queue_name(cores: float, memory: int, disk: int, accelerators: int, preempti
 
 def queue_needs(name: str) -> tuple[float, int, int, int, bool]:
     """Return what :func:`queue_name` was given."""
-    cores, memory, disk, accelerators, preemptible = name.split("-")
+    cores, memory, disk, accelerators, preemptible = name.split("-")[:5]
     return float(cores), int(memory), int(disk), int(accelerators), preemptible == "1"
 
 
 def fits(queue: str, host: str) -> bool:
     """Tell whether a host that was made for one queue has room for the jobs of another."""
     wanted, there = queue_needs(queue), queue_needs(host)
-    return (
-        all(want <= has for want, has in zip(wanted[:3], there[:3], strict=True)) and wanted[3:] == there[3:]
-    )
+    fits_in = all(want <= has for want, has in zip(wanted[:3], there[:3], strict=True))
+    return fits_in and queue.split("-")[3:] == host.split("-")[3:]
+
+
+def with_time(queue: str, times: int) -> str:
+    """Return the name of the queue for the same needs but so many times the usual time."""
+    return queue if times == 1 else f"{queue}-t{times}"
+
+
+def queue_times(name: str) -> int:
+    """Return how many times the usual time the jobs of a queue are to have."""
+    last = name.rpartition("-")[2]
+    return int(last[1:]) if last.startswith("t") else 1

@@ -85,12 +85,19 @@ class FakeSlurm:
 
     def set_reason(self, reason: str) -> None:
         """Have all that is pending wait for this reason, as a real scheduler would find one."""
+        self._change("PENDING", reason=reason)
+
+    def set_state(self, state: str) -> None:
+        """Say of all that runs that this has become of it."""
+        self._change("RUNNING", state=state)
+
+    def _change(self, of_state: str, **fields: str) -> None:
         with (self.home / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             state = self.state()
             for task in state["tasks"].values():
-                if task["state"] == "PENDING":
-                    task["reason"] = reason
+                if task["state"] == of_state:
+                    task |= fields
             self._write("state.json", state)
 
     def wait_idle(self) -> dict[str, dict[str, Any]]:
