@@ -50,18 +50,23 @@ def _serve(wanted: HostContainer, adapter: socket.socket) -> int:
     """Start the container, introduce the host in it to the adapter, wait for its end."""
     with ExitStack() as stack:
         launch = Launch(wanted, NodeDirs(*wanted.node), "toilcache.worker.__main__", stack)
-        why = launch.introduce(adapter.fileno(), _handed(launch), adapter)
+        why = launch.introduce(adapter.fileno(), handed(launch), adapter)
         if why:
             raise ContainerError(why)
         adapter.close()
-        _serve_jobs(launch)
-        launch.waiting.join()
-        sys.stdout.flush()
-        vfs.write(1, launch.logs())
-        ended = launch.waiting.ended
-        if ended is not None and ended.oom_killed:
-            print(f"its container of {show(wanted.image)} ran out of memory", flush=True)
-        return ended.code or 0 if ended is not None else 1
+        return attend(launch, wanted)
+
+
+def attend(launch: Launch, wanted: HostContainer) -> int:
+    """Serve the host inside until it ends; print what it printed, and return its status."""
+    _serve_jobs(launch)
+    launch.waiting.join()
+    sys.stdout.flush()
+    vfs.write(1, launch.logs())
+    ended = launch.waiting.ended
+    if ended is not None and ended.oom_killed:
+        print(f"its container of {show(wanted.image)} ran out of memory", flush=True)
+    return ended.code or 0 if ended is not None else 1
 
 
 def _serve_jobs(launch: Launch) -> None:
@@ -74,7 +79,7 @@ def _serve_jobs(launch: Launch) -> None:
             service.admit(launch.handover)
 
 
-def _handed(launch: Launch) -> dict[str, str]:
+def handed(launch: Launch) -> dict[str, str]:
     """Return what a host gets beside the environment that it was started with."""
     return {
         LAUNCHER_VARIABLE: launch.handover.directory,

@@ -11,7 +11,7 @@ import select
 import sys
 import threading
 from contextlib import ExitStack, suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from toilcache import vfs
 from toilcache.batch.container_plan import HostContainer, mounts_of, readable_places
@@ -76,6 +76,7 @@ class Launch:
             environment={name: os.environ[name] for name in wanted.variables if name in os.environ},
             labels=wanted.labels,
             gpus=wanted.gpus,
+            **_limits(wanted, self.engine),
         )
         self.container = self.engine.run(spec)
         stack.callback(self.engine.remove, self.container)
@@ -118,6 +119,14 @@ class Launch:
         return (
             f"{begin}: {one_line(lines[-1], 300) if lines else f'its worker ended with status {ended.code}'}"
         )
+
+
+def _limits(wanted: HostContainer, engine: Engine) -> dict[str, Any]:
+    """Return the limits that a container of this engine would not have by itself."""
+    asked = {"cores": wanted.cores, "memory": wanted.memory}
+    if not engine.is_outside or asked == dict.fromkeys(asked):
+        return {}
+    return {name: value for name, value in asked.items() if name in engine.enforces}
 
 
 def _backend(store: str) -> DirectoryBackend:

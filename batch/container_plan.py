@@ -29,7 +29,8 @@ class HostContainer:
     ``image`` is None where only some jobs ask for one, ``image_cache`` None for the usual place. ``node`` are
     the arguments of ``NodeDirs``, ``stores`` the directory of the job store, if it is one, ``scripts``
     directories of the workflow's code, ``variables`` the names of those in the adapter's environment that the
-    host gets, by which its processes are found, ``gpus`` the numbers of its devices.
+    host gets, by which its processes are found, ``gpus`` the numbers of its devices. ``cores`` and ``memory``
+    (bytes) limit a container that is outside of our control group, where its engine can do that.
     """
 
     engine: str
@@ -41,6 +42,8 @@ class HostContainer:
     labels: dict[str, str] = field(default_factory=dict)
     variables: tuple[str, ...] = ()
     gpus: tuple[int, ...] = ()
+    cores: float | None = None
+    memory: int | None = None
 
     def to_json(self) -> str:
         """Return it as one word of an argv."""
@@ -53,6 +56,12 @@ class HostContainer:
         for name, value in values.items():
             values[name] = tuple(value) if isinstance(value, list) else value
         return cls(**values)
+
+
+def container_of(setup: dict[str, Any]) -> HostContainer | None:
+    """Return what hosts in allocations run in where they have an image."""
+    text = setup["container"]
+    return None if text is None else HostContainer.from_json(text)
 
 
 def mounts_of(container: HostContainer, dirs: NodeDirs, seen: Iterable[str]) -> tuple[Mount, ...]:

@@ -7,6 +7,7 @@ those whose launcher was killed.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 
 from toilcache.batch.container_plan import HostContainer
 from toilcache.containers.engines import AUTOMATIC, make_engine
@@ -18,16 +19,23 @@ logger = logging.getLogger(__name__)
 
 def sweep(container: HostContainer, runs: range) -> None:
     """Remove the containers that these runs of the workflow's leader have started; what cannot be is told."""
-    workflow = container.labels[WORKFLOW_LABEL]
     wanted = {str(run) for run in runs}
+    workflow = {WORKFLOW_LABEL: container.labels[WORKFLOW_LABEL]}
+    remove_all(container, workflow, lambda labels: labels.get(RUN_LABEL) in wanted)
+
+
+def remove_all(
+    container: HostContainer, labels: Mapping[str, str], is_wanted: Callable[[Mapping[str, str]], bool]
+) -> None:
+    """Remove the containers of this node that have these labels and are wanted by all that they have."""
     for name in AUTOMATIC if container.engine == "auto" else (container.engine,):
         try:
             engine = make_engine(name, container.image_cache)
         except EngineUnavailableError:
             continue  # it has run none, or is gone with all that it ran
         try:
-            for found in engine.find({WORKFLOW_LABEL: workflow}):
-                if found.labels.get(RUN_LABEL) in wanted:
+            for found in engine.find(labels):
+                if is_wanted(found.labels):
                     engine.remove(found.id)
         except ContainerError as error:
             logger.warning("a container may be left on this node: %s", error)

@@ -26,7 +26,11 @@ Host (or a job's process, over the same socket) to adapter:
   last bytes of its output when it did not end with 0; ``next_id`` the queued job that the host starts in its
   place, None if it has none.
 * ``(BROKEN, text)``: the host cannot work (the store cannot be reached, the user's module does not import)
-  and ends."""
+  and ends.
+
+Launcher to a host in a container of an allocation:
+
+* ``(WARN, why)``: the allocation is about to be taken away; the end of the socket says so too."""
 
 from __future__ import annotations
 
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 
 SETUP, RUN, QUEUE, START, CANCEL, STOP = "setup", "run", "queue", "start", "cancel", "stop"
 READY, RECORD, ENDED, BROKEN = "ready", "record", "ended", "broken"
+WARN = "warn"
 
 CANCELLED = -1
 NOT_STARTED = -2

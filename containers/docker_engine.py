@@ -31,6 +31,7 @@ class DockerEngine(Engine):
     """
 
     name = "docker"
+    is_outside = True
 
     def __init__(self, url: str | None = None) -> None:
         self._url = url

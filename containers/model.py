@@ -16,7 +16,7 @@ from toilcache.errors import ContainerError, show
 
 # What the containers of a workflow can be found by.
 WORKFLOW_LABEL, RUN_LABEL, STORE_LABEL = "toilcache.workflow", "toilcache.run", "toilcache.store"
-JOB_LABEL = "toilcache.job"
+JOB_LABEL, HOST_LABEL = "toilcache.job", "toilcache.host"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -119,6 +119,9 @@ class Engine(ABC):
 
     name: str
     """The name by which people choose it."""
+
+    is_outside = False
+    """Whether its containers are outside of the control group of who starts them, with none of its limits."""
 
     @abstractmethod
     def version(self) -> str:

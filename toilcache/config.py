@@ -142,11 +142,6 @@ class Config:
         self.restart = self.restart or self.forceRestart
         if self.writeLogsFromAllJobs and self.writeLogs is None:
             raise ConfigError("cannot write the logs of all jobs: no directory is given; add --writeLogs DIR")
-        if self.container is not None and self.containerEngine != "none" and self.batchSystem == "slurm":
-            raise ConfigError(
-                f"cannot run jobs in containers of {self.container} with batch system slurm: only the local "
-                "one starts them; leave --container out, or add --containerEngine none"
-            )
 
 
 def wants_cleaning(policy: str, *, failed: bool) -> bool:

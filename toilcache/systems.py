@@ -43,7 +43,9 @@ def make_adapter(
     if config.batchSystem == "slurm":
         from toilcache.batch.slurm.make import make_adapter as make_slurm
 
-        return make_slurm(config, store, run, _host_setup(config, store, dirs, run), clean, cleans_nodes)
+        setup = _host_setup(config, store, dirs, run)
+        container = _host_container(config, store, setup, run)
+        return make_slurm(config, store, run, setup, container, clean, cleans_nodes)
     makers = {"local": _local, "single_machine": _local}
     maker = makers.get(config.batchSystem)
     if maker is None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from toilcache import vfs
+from toilcache.batch.container_plan import container_of
 from toilcache.batch.model import Ended, JobRequest, Update
 from toilcache.batch.slurm.cleaning import clean_nodes
 from toilcache.batch.slurm.client import SlurmClient, SlurmError
@@ -68,7 +69,7 @@ class SlurmAdapter:
         self._work: Work = store.work(run)
         self._work.make(setup)
         self._claimant = f"leader-{run}"
-        self._queues = Queues(self._work, self._claimant)
+        self._queues = Queues(self._work, self._claimant, container_of(setup))
         self._hosts = Hosts()
         self._adopted: set[Attempt] = set()
         self._ready: list[Update] = []

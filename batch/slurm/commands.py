@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from toilcache.batch.host_process import HOST_MARKER
 from toilcache.batch.slurm.parse import LINE_END, LINE_MARK
 
 MIB = 1 << 20
@@ -37,11 +38,35 @@ OWN_NAMES = frozenset(
     {
         *("TMPDIR", "HOSTNAME", "HOST", "PWD", "OLDPWD", "SHLVL", "DISPLAY", "WINDOWID"),
         *("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SSH_AUTH_SOCK", "GPU_DEVICE_ORDINAL"),
+        HOST_MARKER,
         *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"),
     }
 )
 
 _FEW = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "KRB5CCNAME")
+
+TERM_SECONDS = 10
+"""So long a worker may take to end; Slurm's usual KillWait is 30 s."""
+
+_WORKER_SCRIPT = b"""\
+#!/bin/sh
+trap 'kill -s USR1 "$worker"' USR1
+trap 'kill -s TERM "$worker"; end_it & killer=$!' TERM
+read -r host </proc/sys/kernel/random/uuid
+export %s="$host"
+%s &
+worker=$! killer=
+end_it() { sleep %d; kill -s KILL "$worker"; }
+wait "$worker"
+status=$?
+while [ "$status" -gt 128 ] && kill -s 0 "$worker" 2>/dev/null; do
+    wait "$worker"
+    status=$?
+done
+[ -z "$killer" ] || kill "$killer"
+[ "$status" = 0 ] || %s
+exit "$status"
+"""
 
 
 class Placement(NamedTuple):
@@ -126,8 +151,21 @@ def _mebibytes(size: int) -> int:
 
 
 def batch_script(argv: Sequence[str]) -> bytes:
-    """Return the script of an allocation: its shell becomes the worker, so that signals reach that."""
-    return b"#!/bin/sh\nexec " + shlex.join(argv).encode("utf-8", "surrogateescape") + b"\n"
+    """Return a script whose shell becomes this program, so that signals reach that."""
+    return b"#!/bin/sh\nexec " + _words(argv) + b"\n"
+
+
+def worker_script(argv: Sequence[str], after: Sequence[str]) -> bytes:
+    """Return the script of a worker: its shell hands signals on, and runs `after` if the worker has failed.
+
+    A worker that does not heed the end of its allocation is killed while there is time for that. The name of
+    the host is made here, so that `after` knows whom it follows.
+    """
+    return _WORKER_SCRIPT % (HOST_MARKER.encode(), _words(argv), TERM_SECONDS, _words(after))
+
+
+def _words(argv: Sequence[str]) -> bytes:
+    return shlex.join(argv).encode("utf-8", "surrogateescape")
 
 
 def squeue(name: str, user: str, clusters: str | None = None) -> list[str]:

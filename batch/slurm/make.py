@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from toilcache.batch.host_process import THREAD_VARIABLES, run_marker
+from toilcache.batch.container_plan import HostContainer
+from toilcache.batch.host_process import HOST_MARKER, THREAD_VARIABLES, run_marker
 from toilcache.batch.slurm import commands
 from toilcache.batch.slurm.adapter import SlurmAdapter
 from toilcache.batch.slurm.client import SlurmClient
@@ -18,16 +20,20 @@ from toilcache.batch.slurm.waits import SlurmWaits
 from toilcache.config import Config
 from toilcache.job_store.abstract import AbstractJobStore
 
+END_VARIABLE = "SLURM_JOB_END_TIME"
+
 
 def make_adapter(
     config: Config,
     store: AbstractJobStore,
     run: int,
     setup: dict[str, Any],
+    container: HostContainer | None,
     clean: Callable[[], None],
     cleans_nodes: Callable[[], bool],
 ) -> SlurmAdapter:
-    """Return the adapter; `setup` is the first message to a host as any adapter sends it.
+    """Return the adapter; `setup` is the first message to a host as any adapter sends it, `container` what
+    hosts run in where they or their jobs have an image.
 
     :raises ProcessError: there is no Slurm here.
     """
@@ -47,7 +53,7 @@ def make_adapter(
     limits = client.limits()
     fleet = Fleet(limits.array, limits.jobs, config.maxWorkers, config.workerReuse)
     submitter = Submitter(client, store, run, placement, fleet)
-    whole = setup | of_allocations(config, run_marker(workflow_id, run))
+    whole = setup | of_allocations(config, run_marker(workflow_id, run), container)
     whole["time"] = usual_time(submitter.groups, placement)
     return SlurmAdapter(client, store, run, placement, submitter, whole, clean, cleans_nodes)
 
@@ -61,16 +67,20 @@ def _client(config: Config) -> SlurmClient:
     return SlurmClient(f"toilcache-{str(config.workflowID)[:16]}", config.slurmClusters)
 
 
-def of_allocations(config: Config, marker: str) -> dict[str, Any]:
+def of_allocations(config: Config, marker: str, container: HostContainer | None) -> dict[str, Any]:
     """Return what a host in an allocation needs to know besides (see `toilcache.worker.allocation`)."""
+    if container is not None:
+        container = replace(container, variables=(*container.variables, *IDENTITY, END_VARIABLE))
     return {
+        "container": container and container.to_json(),
+        "host_variable": HOST_MARKER,
         "environment": commands.leader_environment(os.environ),
         "own_prefixes": commands.OWN_PREFIXES,
         "own_names": commands.OWN_NAMES,
         "thread_variables": THREAD_VARIABLES,
         "marker": marker.split("=", 1),
         "identity": IDENTITY,
-        "end_variable": "SLURM_JOB_END_TIME",
+        "end_variable": END_VARIABLE,
         "time": config.slurmTime,
         "lifetime": config.workerLifetime,
         "idle": config.workerIdleTime,

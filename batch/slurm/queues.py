@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
+from toilcache.batch.container_plan import HostContainer
 from toilcache.batch.model import JobRequest
 from toilcache.batch.slurm.commands import Needs
 from toilcache.errors import JobStoreUnavailableError
@@ -19,10 +20,13 @@ Attempt = tuple[str, int]
 class Queue:
     """The attempts of one shape: all that were ever added, and the places that nobody is known to have
     claimed.
+
+    `image` is what their workers run in, None for no container.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, image: str | None = None) -> None:
         self.name = name
+        self.image = image
         cores, memory, disk, accelerators, _ = queue_needs(name)
         self.needs = Needs(cores, memory, disk, accelerators)
         self.times = queue_times(name)
@@ -36,8 +40,10 @@ class Queues:
     `outstanding` has every attempt that was taken over and has no end yet: the queue, and the place in it.
     """
 
-    def __init__(self, work: Work, claimant: str) -> None:
+    def __init__(self, work: Work, claimant: str, container: HostContainer | None = None) -> None:
+        """Serve the queues of `work`; `container` is what jobs run in, if they or all have an image."""
         self._work = work
+        self._container = container
         self._claimant = claimant
         self._queues: dict[str, Queue] = {}
         self.outstanding: dict[Attempt, tuple[Queue, int]] = {}
@@ -53,11 +59,13 @@ class Queues:
         """Put attempts where hosts find them."""
         by_name: dict[str, list[Attempt]] = {}
         for one in requests:
-            name = queue_name(one.cores, one.memory, one.disk, one.accelerators, one.preemptible)
+            image = None if self._container is None else one.image or self._container.image
+            name = queue_name(one.cores, one.memory, one.disk, one.accelerators, one.preemptible, image)
             name = with_time(name, one.times)
+            self._queues.setdefault(name, Queue(name, image))
             by_name.setdefault(name, []).append((one.job_id, one.version))
         for name, attempts in by_name.items():
-            queue = self._queues.setdefault(name, Queue(name))
+            queue = self._queues[name]
             first = len(queue.attempts)
             queue.attempts += attempts
             self._try(name, lambda name=name, first=first, new=attempts: self._work.add(name, first, new))  # type: ignore[misc]

@@ -101,8 +101,11 @@ class Submitter:
             avoid=self._avoided(now),
         )
         self._next = now + SUBMIT_SECONDS
+        serve = ("serve",) if queue.image is None else ("box", queue.image)
+        words = (self.worker("enter", queue.name, *more) for more in (serve, ("after",)))
+        script = commands.worker_script(*words)
         try:
-            made = self._client.submit(argv, commands.batch_script(self.worker("enter", queue.name)))
+            made = self._client.submit(argv, script)
         except SlurmError as error:
             return self._refused(queue, size, error, tag, now)
         self._patience.worked()

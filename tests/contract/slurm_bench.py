@@ -44,7 +44,7 @@ class SlurmBench(Bench):
         for name, value in more.items():
             setattr(self.config, name, value)
         marker = run_marker(str(self.config.workflowID), self.run)
-        whole = host_setup(self.store, self.dirs) | make.of_allocations(self.config, marker)
+        whole = host_setup(self.store, self.dirs) | make.of_allocations(self.config, marker, None)
         whole |= {"run": self.run, "environment": whole["environment"] | self.places}
         client = SlurmClient(NAME, environ=os.environ | self.slurm.environment)
         limits = client.limits()

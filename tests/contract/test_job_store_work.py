@@ -237,7 +237,7 @@ def test_when_a_host_takes_its_leader_for_gone(tmp_path: Path) -> None:
     store = bench.another(resume=True)
     run = store.claim_run()
     store.work(run).make({})
-    source = StoreSource(store, run, QUEUE, {}, Rules(30, None, None, 0.0), [])
+    source = StoreSource(store, run, QUEUE, {}, Rules(30, None, None, 0.0), [], "a-host")
     with source._log:
         source.hello()
         assert not source._leader_is_gone()
@@ -270,6 +270,12 @@ def test_names_of_queues_tell_what_fits() -> None:
     assert not fits(big, QUEUE)
     assert not fits(queue_name(1, 100, 10, 1, False), big)
     assert not fits(queue_name(1, 100, 10, 0, True), big)
+    boxed = queue_name(2, 200, 20, 0, False, "an image:1")
+    assert queue_needs(boxed) == queue_needs(big)
+    assert fits(queue_name(1, 100, 10, 0, False, "an image:1"), boxed)
+    assert not fits(queue_name(1, 100, 10, 0, False, "another"), boxed)
+    assert not fits(QUEUE, boxed)
+    assert not fits(boxed, queue_name(4, 400, 40, 0, False))
 
 
 def test_a_host_takes_nothing_that_it_may_not_finish() -> None:

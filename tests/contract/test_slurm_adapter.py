@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.contract.adapter_bench import SLOTS
@@ -264,6 +265,19 @@ def test_a_controller_that_does_not_answer_ends_nothing(bench: SlurmBench, fault
     assert [end.reason for end in bench.end_of(request)] == [Reason.FINISHED]
 
 
+def test_a_worker_that_is_killed_alone_is_told_of_by_its_script(make: Callable[..., SlurmBench]) -> None:
+    """It says the last word, so that Slurm need not be asked."""
+    bench = make()
+    request = bench.waiting()
+    bench.adapter.submit([request])
+    bench.await_running(1)
+    (worker,) = psutil.Process(worker_pid(bench)).children()
+    worker.kill()
+    (end,) = bench.end_of(request)
+    assert end.reason == Reason.LOST
+    assert "its worker ended without a record of it" in end.detail
+
+
 @pytest.mark.parametrize("accounting", [True, False])
 def test_a_killed_worker_that_slurm_has_forgotten_is_lost(
     soon: None, make: Callable[..., SlurmBench], accounting: bool
@@ -362,7 +376,7 @@ def test_a_script_that_cannot_be_imported_says_so(bench: SlurmBench) -> None:
 
 def test_a_worker_that_cannot_begin_is_quoted(bench: SlurmBench, monkeypatch: pytest.MonkeyPatch) -> None:
     script = b"#!/bin/sh\necho cannot open it >&2\nexit 1\n"
-    monkeypatch.setattr(submitter.commands, "batch_script", lambda argv: script)
+    monkeypatch.setattr(submitter.commands, "worker_script", lambda argv, after: script)
     request = bench.quick()
     bench.adapter.submit([request])
     (end,) = bench.end_of(request)

@@ -419,15 +419,6 @@ def test_options_that_need_each_other() -> None:
     config_from_options(parse("s", "--writeLogsFromAllJobs", "--writeLogs", "d"))
 
 
-def test_containers_are_refused_where_nothing_starts_them() -> None:
-    boxed = ("s", "--batchSystem", "slurm", "--container", "python:3.12")
-    with pytest.raises(
-        ConfigError, match=r"cannot run jobs in containers of python:3.12 with batch system slurm"
-    ):
-        config_from_options(parse(*boxed))
-    config_from_options(parse(*boxed, "--containerEngine", "none"))
-
-
 def test_paths_are_absolute_and_know_the_home_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

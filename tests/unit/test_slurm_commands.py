@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import signal
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -79,6 +82,53 @@ def test_the_script_runs_any_words_as_they_are(tmp_path: Any) -> None:
     script.write_bytes(commands.batch_script(["printf", "%s|", *words]))
     printed = subprocess.run(["sh", script], capture_output=True, check=True).stdout
     assert printed == b"|".join(os.fsencode(word) for word in words) + b"|"
+
+
+def begin_worker(tmp_path: Any, then: str, first: str = "pass") -> subprocess.Popen[str]:
+    """Start the script of a worker that says its name in between; what comes after it says it too."""
+    script = tmp_path / "script"
+    program = f"import os, signal, sys; {first}; print('host', os.environ['TOILCACHE_HOST']); {then}"
+    after = [sys.executable, "-c", "import os; print('after', os.environ['TOILCACHE_HOST'])"]
+    script.write_bytes(commands.worker_script([sys.executable, "-uc", program], after))
+    return subprocess.Popen(["sh", script], stdout=subprocess.PIPE, text=True)
+
+
+def hear(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def test_a_worker_that_ends_well_is_followed_by_nothing(tmp_path: Any) -> None:
+    process = begin_worker(tmp_path, "pass")
+    assert re.fullmatch(r"host [0-9a-f-]{36}\n", process.communicate()[0])
+    assert process.returncode == 0
+
+
+def test_who_follows_a_killed_worker_knows_its_name(tmp_path: Any) -> None:
+    process = begin_worker(tmp_path, "os.kill(os.getpid(), 9)")
+    host, after = process.communicate()[0].splitlines()
+    assert after == host.replace("host", "after")
+    assert process.returncode == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_worker_gets_the_signals_of_its_script(tmp_path: Any, number: signal.Signals) -> None:
+    """Its own end is waited for, and its own status counts."""
+    heeds = f"signal.signal({int(number)}, lambda *_: (print('heard'), sys.exit(7)))"
+    process = begin_worker(tmp_path, "signal.pause()", heeds)
+    host = hear(process).split()[1]
+    process.send_signal(number)
+    assert process.communicate()[0].splitlines() == ["heard", f"after {host}"]
+    assert process.returncode == 7
+
+
+def test_a_worker_that_does_not_end_is_killed(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "TERM_SECONDS", 0)
+    process = begin_worker(tmp_path, "signal.pause()", "signal.signal(15, signal.SIG_IGN)")
+    host = hear(process).split()[1]
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate()[0] == f"after {host}\n"
+    assert process.returncode == 128 + signal.SIGKILL
 
 
 @pytest.mark.parametrize("builder", [commands.squeue, commands.scancel_all, commands.scancel_pending])

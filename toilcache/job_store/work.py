@@ -15,6 +15,7 @@ scheduler, what an attempt does, nor how the backend keeps bytes.
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from contextlib import contextmanager, suppress
@@ -222,9 +223,19 @@ class Work:
         return layout.work(self.run, f"q/{queue}/{block}")
 
 
-def queue_name(cores: float, memory: int, disk: int, accelerators: int, preemptible: bool) -> str:
-    """Name the queue of jobs that need this: numbers with dashes between them, so that hosts can compare."""
-    return f"{cores:.3f}-{memory}-{disk}-{accelerators}-{int(preemptible)}"
+def queue_name(
+    cores: float, memory: int, disk: int, accelerators: int, preemptible: bool, image: str | None = None
+) -> str:
+    """Name the queue of jobs that need this: numbers with dashes between them, so that hosts can compare.
+
+    A digest stands for the container image, if there is one.
+    """
+    name = f"{cores:.3f}-{memory}-{disk}-{accelerators}-{int(preemptible)}"
+    if image is None:
+        return name
+    from hashlib import sha256
+
+    return f"{name}-{sha256(os.fsencode(image)).hexdigest()[:16]}"
 
 
 def queue_needs(name: str) -> tuple[float, int, int, int, bool]:

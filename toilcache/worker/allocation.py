@@ -1,20 +1,23 @@
-"""A worker host in an allocation of a scheduler: `python -m toilcache.worker.allocation VERB STORE RUN
-QUEUE`.
+"""A worker host in an allocation of a scheduler: `python -m toilcache.worker.allocation VERB STORE RUN QUEUE
+WORD...`.
 
 Knows how a host on another node begins, what ends it, and how it cleans its node. Must not know which
-scheduler started it: the setup in the job store says which variables tell about the allocation. It is three
+scheduler started it: the setup in the job store says which variables tell about the allocation. It is some
 programs one after the other in one process, so that signals always reach the one that is there:
 
-* `enter` reads the setup and becomes one of the others with the leader's environment;
+* `enter VERB` reads the setup and becomes another one with the leader's environment;
 * `serve` takes work until there is none (`toilcache.worker.store_source`);
+* `box IMAGE` has a container do that, in which this module's only argument says where to connect;
 * `clean`, if the leader has ordered it, removes this workflow from the node, now that nothing of it is in
-  use.
+  use;
+* `after` does for a host what it could not do itself, if it ended without a last word.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -23,36 +26,35 @@ from toilcache.errors import ToilcacheError
 from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.job_store.work import queue_needs
-from toilcache.node.coordination import node_dirs
-from toilcache.node.machine import node_id
+from toilcache.node.coordination import NodeDirs, node_dirs
+from toilcache.node.handover import take
+from toilcache.node.machine import end_marked_processes, node_id
 from toilcache.worker.failures import describe
-from toilcache.worker.host import Host
+from toilcache.worker.host import Host, leave_clean
 from toilcache.worker.store_source import Rules, StoreSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from toilcache.job_store.abstract import AbstractJobStore
-    from toilcache.node.coordination import NodeDirs
 
 SPARE_SECONDS = 60.0
 _WARNINGS = {signal.SIGTERM: "terminated", signal.SIGUSR1: "time"}
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the three programs; returns the exit status."""
+    """Run one of the programs; returns the exit status."""
     try:
+        if len(arguments) == 1:
+            return _serve_inside(*arguments)
         verb, locator, run, queue, *more = arguments
         store = FileJobStore(locator)
         store.resume()
         if verb == "enter" and not store.work(int(run)).exists():
             return 0  # the run is over: there is nothing to do, and the environment to do it in is gone
-        if verb == "enter":
-            return _enter(store, int(run), queue, more)
-        if verb == "serve":
-            return _serve(store, int(run), queue)
-        return _clean(store, int(run), *more)
+        return _PROGRAMS[verb](store, int(run), queue, *more)
     except ToilcacheError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -72,8 +74,8 @@ _START = (
 )
 
 
-def _enter(store: AbstractJobStore, run: int, queue: str, more: list[str]) -> int:
-    """Take the leader's environment; go on with cleaning if that is all there is to do, which `more` says."""
+def _enter(store: AbstractJobStore, run: int, queue: str, verb: str, *more: str) -> int:
+    """Take the leader's environment, and go on with what is to be done."""
     setup = store.work(run).setup()
     prefixes, names = setup["own_prefixes"], setup["own_names"]
     own = {name: value for name, value in os.environ.items() if name.startswith(prefixes) or name in names}
@@ -81,24 +83,52 @@ def _enter(store: AbstractJobStore, run: int, queue: str, more: list[str]) -> in
     os.environ.update(setup["environment"])
     os.environ.update(own)
     os.environ[setup["marker"][0]] = setup["marker"][1]
-    if more:
-        _become("clean", store, run, queue, *more)
-    os.environ.update(dict.fromkeys(setup["thread_variables"], str(max(1, int(queue_needs(queue)[0])))))
-    _become("serve", store, run, queue)
+    if verb in ("serve", "box"):
+        threads = str(max(1, int(queue_needs(queue)[0])))
+        os.environ.update(dict.fromkeys(setup["thread_variables"], threads))
+    _become(verb, store, run, queue, *more)
     return 1
 
 
 def _serve(store: AbstractJobStore, run: int, queue: str) -> int:
-    setup = store.work(run).setup()
-    dirs = node_dirs(store.config.workflowID or "", store.config.workDir, store.config.coordinationDir)
+    dirs = _take_part(store, run)
+    source = _source(store, run, queue, dirs)
+    _heed_warnings(source.warn)
+    status = _work(source)
+    if source.clean:
+        _become("clean", store, run, queue, source.host)
+    source.bye("left")
+    return status
+
+
+def _take_part(store: AbstractJobStore, run: int) -> NodeDirs:
+    """Say that this node takes part, and return where the workflow is on it."""
+    config = store.config
+    dirs = node_dirs(config.workflowID or "", config.workDir, config.coordinationDir)
     store.register_node(node_id(), {"host": os.uname().nodename, "run": run})
+    return dirs
+
+
+def _source(store: AbstractJobStore, run: int, queue: str, dirs: NodeDirs, **more: Any) -> StoreSource:
+    setup = store.work(run).setup()
     values = [os.environ.get(name, "") for name in setup["identity"]]
-    source = StoreSource(store, run, queue, _here(setup, dirs), _rules(setup), values)
-    _heed_warnings(source)
+    host = _host(setup)
+    return StoreSource(store, run, queue, _here(setup, dirs), _rules(setup), values, host, **more)
+
+
+def _host(setup: dict[str, Any]) -> str:
+    """Return the name of this host: all that it starts has it in its environment."""
+    return os.environ.setdefault(setup["host_variable"], os.urandom(8).hex())
+
+
+def _work(source: StoreSource, fault: str = "") -> int:
+    """Run jobs until there are none for this host; returns the exit status."""
     source.hello()
-    status = 1
+    if fault:
+        source.broken(fault)
+        return 1
     try:
-        status = Host(source).serve()
+        return Host(source).serve()
     except SystemExit as error:
         source.broken(
             f"the script called sys.exit({error.code!r}) while a worker loaded it; "
@@ -106,21 +136,95 @@ def _serve(store: AbstractJobStore, run: int, queue: str) -> int:
         )
     except Exception as error:  # the user's module may raise anything while it is imported
         source.broken(describe(error))
-    if source.clean:
-        _become("clean", store, run, queue, source.host)
-    source.bye("left")
+    return 1
+
+
+def _box(store: AbstractJobStore, run: int, queue: str, image: str) -> int:
+    """Have a container of the image serve, and do here what is to be done when it has ended."""
+    from toilcache.batch.container_allocation import Launcher
+
+    setup = store.work(run).setup()
+    dirs = _take_part(store, run)
+    host = _host(setup)
+    node = {"node": _node(dirs), "locator": store.locator, "run": run}
+    told = node | {"queue": queue, "name": os.uname().nodename, "image": image}
+    launcher = Launcher(setup["container"], dirs, image, host, *queue_needs(queue)[:2], told)
+    _heed_warnings(launcher.warn)
+    status = 1
+    try:
+        status = launcher.serve()
+    except (ToilcacheError, OSError) as error:
+        why = str(error) if isinstance(error, ToilcacheError) else f"cannot start a container: {error}"
+        print(why, file=sys.stderr)
+        source = _source(store, run, queue, dirs)
+        _work(source, fault=why)
+        source.bye("left")
+    leave_clean(node)
+    _finish(store, run, queue, host)
     return status
+
+
+def _serve_inside(directory: str) -> int:
+    """Be the host in a container; its launcher does what is to be done afterwards."""
+    descriptor, content, fault = take(directory)
+    os.environ.update(content["environment"])
+    told = content["told"]
+    store = FileJobStore(told["locator"])
+    store.resume()
+    line = socket.socket(fileno=descriptor)
+    line.set_inheritable(False)  # programs that jobs start must not keep it open
+    dirs = NodeDirs(*told["node"])
+    source = _source(
+        store, told["run"], told["queue"], dirs, image=told["image"], node=told["name"], line=line
+    )
+    _heed_warnings(source.warn)
+    status = _work(source, fault)
+    if not source.clean:
+        source.bye("left")
+    return status
+
+
+def _after(store: AbstractJobStore, run: int, queue: str) -> int:
+    """Take care of what a killed host has left: its processes, its container, its last word, its node."""
+    setup = store.work(run).setup()
+    host = _host(setup)
+    if setup["container"] is not None:
+        from toilcache.batch.container_allocation import remove_host
+
+        remove_host(setup["container"], host)
+    end_marked_processes(f"{setup['host_variable']}={host}")
+    config = store.config
+    dirs = node_dirs(config.workflowID or "", config.workDir, config.coordinationDir, create=False)
+    leave_clean({"node": _node(dirs), "locator": store.locator, "run": run})
+    _finish(store, run, queue, host)
+    return 0
+
+
+def _finish(store: AbstractJobStore, run: int, queue: str, host: str) -> None:
+    """Say a host's last word if it has not, now that nothing of it runs any more, and clean what is to be."""
+    work = store.work(run)
+    said = work.read_log(host, 0)[0]
+    if not said or said[-1].startswith(b"bye"):
+        return
+    if b"stop clean" in work.orders(0)[0]:
+        _become("clean", store, run, queue, host)
+    with work.open_log(host) as log:
+        log.write(b"bye lost\n")
 
 
 def _here(setup: dict[str, Any], dirs: NodeDirs) -> dict[str, Any]:
     """Return the setup with this node's directories in the place of the leader's."""
-    node = (dirs.workflow_id, os.path.dirname(dirs.work), os.path.dirname(dirs.coordination))
     return setup | {
-        "node": node,
+        "node": _node(dirs),
         "jobs_dir": dirs.jobs,
         "names_base": dirs.names_base,
         "notes_dir": dirs.notes,
     }
+
+
+def _node(dirs: NodeDirs) -> tuple[str, str, str]:
+    """Return what `NodeDirs` is made of."""
+    return dirs.workflow_id, os.path.dirname(dirs.work), os.path.dirname(dirs.coordination)
 
 
 def _rules(setup: dict[str, Any]) -> Rules:
@@ -134,11 +238,11 @@ def _rules(setup: dict[str, Any]) -> Rules:
     return Rules(setup["idle"], setup["max_jobs"], until, spare)
 
 
-def _heed_warnings(source: StoreSource) -> None:
+def _heed_warnings(warn: Callable[[str], None]) -> None:
     """End the host cleanly on a warning, and let the processes of jobs take signals as any program does."""
 
     def warned(number: int, frame: object) -> None:
-        source.warn(_WARNINGS[signal.Signals(number)])
+        warn(_WARNINGS[signal.Signals(number)])
 
     for number in _WARNINGS:
         signal.signal(number, warned)
@@ -150,13 +254,16 @@ def _forget_warnings() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _clean(store: AbstractJobStore, run: int, host: str) -> int:
+def _clean(store: AbstractJobStore, run: int, queue: str, host: str) -> int:
     """Remove this workflow from the node; if another host still uses it, that one does so when it ends.
 
-    A clean-up that comes so late that another leader has begun leaves the node to that one.
+    A clean-up that comes so late that another leader has begun leaves the node to that one. One that has an
+    allocation for itself also removes the containers of launchers that were killed.
     """
     config = store.config
     workflow_id = str(config.workflowID)
+    if queue == "-":
+        _remove_containers(store, run)
     if store.current_run() == run:
         with suppress(FileNotFoundError):  # somebody else removes it at the same time
             AbstractFileStore.shutdownFileStore(workflow_id, config.workDir, config.coordinationDir, run)
@@ -166,6 +273,23 @@ def _clean(store: AbstractJobStore, run: int, host: str) -> int:
         log.write(b"bye busy\n" if busy else b"bye clean\n")
     return 0
 
+
+def _remove_containers(store: AbstractJobStore, run: int) -> None:
+    text = store.work(run).setup()["container"]
+    if text is not None:
+        from toilcache.batch.container_plan import HostContainer
+        from toilcache.batch.container_sweep import sweep
+
+        sweep(HostContainer.from_json(text), range(run, 0, -1))
+
+
+_PROGRAMS: dict[str, Callable[..., int]] = {
+    "enter": _enter,
+    "serve": _serve,
+    "box": _box,
+    "clean": _clean,
+    "after": _after,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -126,12 +126,7 @@ class Host:
         if self._hold is None:
             return
         self._hold.close()
-        with suppress(OSError, ToilcacheError):  # what stays behind is found by whoever sweeps the node
-            if closing(setup["locator"], setup["run"]) in ("clean", "gone"):
-                from toilcache.node.remains import cleanup
-
-                workflow_id, work_base, coordination_base = setup["node"]
-                cleanup(workflow_id, work_base, coordination_base, run=setup["run"])
+        leave_clean(setup)
 
     def _watch_children(self) -> socket.socket:
         reader, writer = socket.socketpair()
@@ -324,6 +319,16 @@ class Host:
     def _remove_note(self) -> None:
         with suppress(FileNotFoundError):  # somebody has cleaned the node already
             vfs.unlink(str(self._note))
+
+
+def leave_clean(setup: dict[str, Any]) -> None:
+    """Clean this node if the run is over and nobody uses the workflow's directories."""
+    with suppress(OSError, ToilcacheError):  # what stays behind is found by whoever sweeps the node
+        if closing(setup["locator"], setup["run"]) in ("clean", "gone"):
+            from toilcache.node.remains import cleanup
+
+            workflow_id, work_base, coordination_base = setup["node"]
+            cleanup(workflow_id, work_base, coordination_base, run=setup["run"])
 
 
 def _drain(wake: socket.socket) -> None:

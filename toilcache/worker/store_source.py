@@ -125,17 +125,27 @@ class StoreSource(WorkSource):
         setup: dict[str, Any],
         rules: Rules,
         values: list[str],
+        host: str,
+        image: str | None = None,
+        node: str | None = None,
+        line: socket.socket | None = None,
     ) -> None:
-        self.host = os.urandom(8).hex()
+        """Be this host; in a container `image` is what that is made of, `node` the name of the node outside.
+
+        `line` leads to the launcher outside, whose warnings come over it, and so does its end.
+        """
+        self.host = host
         self.why = "-"
         self.clean = False
         self._store = store
         self._run = run
         self._work = store.work(run)
         self._queue = queue
-        self._setup = setup
+        self._setup = setup | {"image": image}
         self._rules = rules
         self._values = values
+        self._node = node or os.uname().nodename
+        self._line = line
         self._log = self._work.open_log(self.host)
         self._lines: list[str] = []
         self._unwritten = b""
@@ -162,7 +172,7 @@ class StoreSource(WorkSource):
 
     def hello(self) -> None:
         """Say which host this is, before anything can go wrong."""
-        words = [str(os.getpid()), os.uname().nodename, self._queue, *self._values]
+        words = [str(os.getpid()), self._node, self._queue, *self._values]
         self._say("hello " + " ".join(word.replace(" ", "_") or "-" for word in words))
         self._flush()
 
@@ -197,13 +207,26 @@ class StoreSource(WorkSource):
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(wake, select.POLLIN)
+            if self._line is not None:
+                self._poll.register(self._line, select.POLLIN)
         while True:
             commands = self._commands(time.monotonic())
             self._flush()
             if commands:
                 return commands
-            if self._poll.poll(1000.0 * self._patience()) or self.lost:
+            ready = self._poll.poll(1000.0 * self._patience())
+            if self._line is not None and self._line.fileno() in {descriptor for descriptor, _ in ready}:
+                self._hear_launcher(self._line)
+            if ready or self.lost:
                 return []
+
+    def _hear_launcher(self, line: socket.socket) -> None:
+        """Heed a warning; without its launcher a host has to go as well."""
+        message = protocol.receive(line, block=False)
+        if message is None:
+            assert self._poll is not None
+            self._poll.unregister(line)
+        self.warn("terminated" if message is None else message[1])
 
     def _patience(self) -> float:
         """How long to wait for a signal before looking again: short while there may be news of work."""
