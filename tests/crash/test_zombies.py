@@ -37,7 +37,8 @@ GIVEN_UP = "when it is given up and the next attempt has not begun"
 RUN_AGAIN = "when the next attempt has committed and the leader does not know it yet"
 TWO_BEHIND = "when two more attempts have begun and the last one has committed"
 GONE = "when the workflow is done and the job is deleted"
-MOMENTS = (GIVEN_UP, RUN_AGAIN, TWO_BEHIND, GONE)
+LONG_GONE = "when two more attempts have begun, the workflow is done and the job is deleted"
+MOMENTS = (GIVEN_UP, RUN_AGAIN, TWO_BEHIND, GONE, LONG_GONE)
 
 
 class World:
@@ -90,7 +91,7 @@ class World:
             return self._run(request)
         if self.moment == GIVEN_UP:
             self.wake()
-        if self.moment == TWO_BEHIND and not self.lost:
+        if self.moment in (TWO_BEHIND, LONG_GONE) and not self.lost:
             self.lost += 1
             return [ended(request, BatchJobExitReason.LOST)]
         updates = self._run(request)
