@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,3 +66,13 @@ def test_a_small_workflow_is_really_run(tmp_path: Path) -> None:
     assert rows.run_leader(5, str(tmp_path))["peak_memory"] > 0
     assert rows.children(str(tmp_path), 5) > 0
     assert command.ROWS is rows.ROWS
+
+
+def test_a_bench_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
+    bench = subprocess.Popen([sys.executable, "-m", "toilcache", "bench", "children-10k", "--dir", tmp_path])
+    while not list(tmp_path.glob("*/children-*")) + list(tmp_path.glob("*/disk/children-*")):
+        assert bench.poll() is None
+        time.sleep(0.01)
+    bench.terminate()
+    assert bench.wait(100) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []

@@ -9,8 +9,10 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from statistics import median
 from typing import Any
@@ -57,7 +59,7 @@ def bench(options: argparse.Namespace) -> int:
     measures: dict[str, Callable[[str], float]] = {name: ROWS[name][0] for name in names}
     for name, row in peers.items():
         measures[name] = partial(row.measure, options.peers_python)
-    with fresh_directory(options.dir) as (directory, kind):
+    with _ended_in_order(), fresh_directory(options.dir) as (directory, kind):
         figures = _repeat(measures, options.repeat, directory)
     units = {
         **{name: row[1] for name, row in ROWS.items()},
@@ -71,6 +73,20 @@ def bench(options: argparse.Namespace) -> int:
     }
     print(json.dumps(report) if options.json else _table(report))
     return 0
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Have SIGTERM unwind the block, so that what is mounted and made goes, as it does with Ctrl-C."""
+
+    def end(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _repeat(
