@@ -457,6 +457,36 @@ def test_the_least_recently_used_goes_first_and_nothing_that_is_held(node: Node)
             assert [fs.fileIsCached(file_id) for file_id in ids] == [True, False, False, True]
 
 
+def test_files_are_chosen_for_eviction_in_one_transaction_with_some_to_spare(node: Node) -> None:
+    with node.job(disk=0) as fs:
+        fs.adjustCacheLimit(20 * MB)
+        for _ in range(20):
+            fs.readGlobalFile(node.uploaded(os.urandom(MB)))
+            fs.deleteLocalFile(list(fs._local_copies)[-1])
+        assert node.states() == {"cached": 20}
+        wanted, said = node.uploaded(os.urandom(5 * MB)), list[str]()
+        fs.con.set_trace_callback(said.append)
+        fs.readGlobalFile(wanted, mutable=True)
+        fs.con.set_trace_callback(None)
+        assert node.states() == {"cached": 20 - 5 - 1 + 1}  # the margin is a twentieth of the limit
+    chosen = [place for place, text in enumerate(said) if "state = 'deleting'" in text and "UPDATE" in text]
+    assert len(chosen) == 6
+    assert not {"COMMIT", "BEGIN IMMEDIATE"} & set(said[chosen[0] : chosen[-1]])
+
+
+def test_what_stands_in_the_coordination_directory_stays_small(node: Node) -> None:
+    """It may be a memory of five megabytes."""
+    with node.job(disk=0) as fs:
+        for number in range(300):
+            fs.writeGlobalFile(write(f"file {number}", os.urandom(10)))
+        for _ in range(5):
+            fs.readGlobalFile(node.uploaded(os.urandom(2 * MB)))
+        commit(fs)
+        found = [path for path in Path(node.dirs.coordination).rglob("*") if path.is_file()]
+        assert sum(path.stat().st_size for path in found) < 2 * MB
+        assert sum(path.stat().st_size for path in node.payloads()) > 10 * MB
+
+
 def test_a_job_is_let_in_only_when_its_space_can_be_had(node: Node) -> None:
     with node.job("the glutton", disk=3 * MB) as fs:
         fs.adjustCacheLimit(4 * MB)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.cache_nodes import BIG, Child, Node, node_in
-from toilcache.cache import downloads
+from toilcache.cache import database, downloads
 
 MANY = 64
 
@@ -138,6 +138,12 @@ def test_nobody_waits_for_ever_for_a_downloader_that_was_stopped(
     assert downloader.end() == 0
     assert node.findings() == []
     assert node.states() == {"cached": 1}
+
+
+def test_a_minute_is_the_longest_that_a_stopped_process_holds_anybody_up() -> None:
+    """Its download is given up at a look after so long; its transaction, after half the time."""
+    assert downloads.STALL_SECS * (1 + 1 / downloads._LOOKS) <= 60
+    assert database.SQLITE_TIMEOUT_SECS / 2 <= 30
 
 
 def test_a_download_that_grows_is_waited_for(node: Node, tmp_path: Path) -> None:

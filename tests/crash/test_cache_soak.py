@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.crash
 
 WORKERS = 8
 SEED = 20
+WAITS, LONG_SECS = "waits", 0.05
 
 
 @pytest.fixture
@@ -38,15 +40,21 @@ def works(node: Node, files: dict[FileID, bytes], seed: int) -> None:
         try:
             with node.job(f"job {seed} {number}") as fs:
                 fs.commits_aside = False
-                do_something(fs, files, chance)
+                do_something(fs, files, chance, node.where / WAITS)
         except CacheUnbalancedError:
             continue
 
 
-def do_something(fs: CachingFileStore, files: dict[FileID, bytes], chance: random.Random) -> None:
+def do_something(
+    fs: CachingFileStore, files: dict[FileID, bytes], chance: random.Random, waits: Path
+) -> None:
     for _ in range(chance.randrange(1, 6)):
         file_id = chance.choice(list(files))
+        began = time.monotonic()
         path = fs.readGlobalFile(file_id, mutable=chance.random() < 0.3, cache=chance.random() < 0.9)
+        if (waited := time.monotonic() - began) > LONG_SECS:
+            with open(waits, "a") as log:
+                log.write(f"{waited:.3f}\n")
         assert Path(path).read_bytes() == files[file_id]
         if chance.random() < 0.3:
             fs.deleteLocalFile(file_id)
@@ -82,6 +90,9 @@ def kill_at_random(node: Node, kills: int, seed: int) -> None:
         for child in workers.values():
             child.signal(signal.SIGKILL)
     assert [child.end() for child in workers.values()] == [-signal.SIGKILL] * WORKERS
+    log = node.where / WAITS
+    waits = [float(line) for line in log.read_text().split()] if log.exists() else []
+    print(f"{len(waits)} reads took longer than {LONG_SECS} s, the longest {max(waits, default=0.0)} s")
     assert node.findings() == []
     assert set(node.states()) <= {"cached"}
     node.cache.set_limit(1 << 40)

@@ -20,7 +20,7 @@ umask 022
 CACHE=${TESTBED_CACHE:-/var/cache/toilcache-testbed}
 SNAPSHOT=1     # another number makes an older cache void
 PREFIX=$CACHE/apptainer
-PACKAGES="docker.io squashfs-tools squashfuse fuse3 uidmap patchelf libseccomp2 libcap2-bin zstd xfsprogs"
+PACKAGES="docker.io squashfs-tools squashfuse fuse3 uidmap patchelf libseccomp2 libcap2-bin zstd xfsprogs btrfs-progs"
 IMAGE_PACKAGES="base-files bash ca-certificates coreutils dash grep libc-bin procps python3 python3-pip sed tar"
 DOCKER=/usr/bin/docker
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C

@@ -1,7 +1,7 @@
 """The node cache under the clock: ``python -m toilcache.bench.cache_jobs KIND SIZE STORE [options]``.
 
-Each workflow's result is a list of milliseconds, measured in the jobs themselves, or a number that needs no
-clock. Prints one JSON object."""
+Each workflow's result is a list of milliseconds, or of seconds of a clock that all processes share, measured
+in the jobs themselves. Prints one JSON object."""
 
 from __future__ import annotations
 
@@ -77,24 +77,49 @@ def throng(job: Job, processes: int) -> Any:
     return crowd(job, processes, 0.0)
 
 
+def shares(job: Job, readers: int, file_id: str) -> Any:
+    """Let several jobs ask for a file that nobody has fetched yet."""
+    return [job.addChildJobFn(reads_once, file_id, **SHARE).rv() for _ in range(readers)]
+
+
+def reads_once(job: Job, file_id: str) -> tuple[float, float]:
+    """Read a file; return when that began and when it was there."""
+    began = time.monotonic()
+    job.fileStore.readGlobalFile(file_id, "shared")
+    return began, time.monotonic()
+
+
 def _timed(call: Any, *arguments: Any) -> float:
     began = time.perf_counter()
     call(*arguments)
     return 1000 * (time.perf_counter() - began)
 
 
-KINDS: dict[str, Callable[..., Any]] = {"hits": hits, "writes": writes, "crowd": crowd, "throng": throng}
+KINDS: dict[str, Callable[..., Any]] = {
+    "hits": hits,
+    "writes": writes,
+    "crowd": crowd,
+    "throng": throng,
+    "shares": shares,
+}
 
 
 def main(arguments: list[str]) -> None:
-    """Run one workflow and print what its jobs measured."""
+    """Run one workflow and print what its jobs measured.
+
+    What is shared is the file `source` beside the store.
+    """
     kind, size, *rest = arguments
     options = Job.Runner.getDefaultArgumentParser().parse_args(rest)
     with Toil(options) as toil:
-        result = toil.start(JobFunctionWrappingJob(KINDS[kind], int(size), **SMALL))
+        more: list[Any] = []
+        if kind == "shares":
+            source = os.path.join(os.path.dirname(rest[0]), "source")
+            more.append(toil.import_file(f"file:{source}", symlink=False))
+        result = toil.start(JobFunctionWrappingJob(KINDS[kind], int(size), *more, **SMALL))
     if kind in ("crowd", "throng"):
         result = [value for one in result for value in one]
-    print(json.dumps({"milliseconds": result}))
+    print(json.dumps({"seconds" if kind == "shares" else "milliseconds": result}))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,14 @@ def fresh_directory(parent: str | None) -> Iterator[tuple[str, str]]:
         robust_rmtree(base)
 
 
+@contextmanager
+def beside(directory: str) -> Iterator[str]:
+    """Yield a second such directory, on a file system of its own where the first one is."""
+    base = os.path.dirname(directory) if os.path.ismount(directory) else directory
+    with fresh_directory(os.path.dirname(base)) as (other, _):
+        yield other
+
+
 def _mount_image(base: str) -> str:
     image, mounted = os.path.join(base, "disk.img"), os.path.join(base, "disk")
     with open(image, "wb") as disk:

@@ -14,6 +14,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+from toilcache.bench.filesystem import beside
 from toilcache.process import run
 from toilcache.removal import robust_rmtree
 
@@ -21,6 +22,7 @@ FAN_SIZES = (200, 1200)
 CHAIN_SIZES = (20, 220)
 LEADER_SIZES = (500, 5500)
 CACHE_TIMES, CROWD = 300, 32
+READERS, SHARED, WAITED_FOR = 8, 1 << 30, 1 << 28
 
 
 def run_workflow(kind: str, size: int, directory: str) -> dict[str, Any]:
@@ -115,12 +117,12 @@ def children(directory: str, size: int) -> float:
     return float(1e6 * json.loads(done.stdout)["seconds"] / size)
 
 
-def run_cache(kind: str, size: int, directory: str) -> list[float]:
-    """Run one workflow that uses the cache; returns the milliseconds that its jobs measured."""
-    store = os.path.join(directory, f"{kind}-{size}-{os.urandom(4).hex()}")
+def run_cache(kind: str, size: int, directory: str, elsewhere: str = "") -> Any:
+    """Run one workflow that uses the cache, its store there or elsewhere; returns what its jobs measured."""
+    store = os.path.join(elsewhere or directory, f"{kind}-{size}-{os.urandom(4).hex()}")
     command = [sys.executable, "-m", "toilcache.bench.cache_jobs", kind, str(size), store]
     done = run([*command, "--workDir", directory])
-    found: list[float] = json.loads(done.stdout)["milliseconds"]
+    [found] = json.loads(done.stdout).values()
     return found
 
 
@@ -131,17 +133,53 @@ def quantile(values: list[float], part: float) -> float:
 
 def cache_hit(directory: str) -> float:
     """Median milliseconds of reading one megabyte that the cache has, to a new path, in one job."""
-    return median(run_cache("hits", CACHE_TIMES, directory))
+    return float(median(run_cache("hits", CACHE_TIMES, directory)))
 
 
 def cache_write(directory: str) -> float:
     """Median milliseconds of writing a file of 1,000 bytes, in one job."""
-    return median(run_cache("writes", CACHE_TIMES, directory))
+    return float(median(run_cache("writes", CACHE_TIMES, directory)))
 
 
 def crowd(directory: str, kind: str, part: float) -> float:
     """Milliseconds below which this part of the reads and writes of 32 processes at once lie."""
     return quantile(run_cache(kind, CROWD, directory), part)
+
+
+def shared_read(directory: str) -> float:
+    """How much longer it takes until 8 jobs have a file of 1 GiB from another file system than `cp` takes for
+    one copy.
+    """
+    with beside(directory) as elsewhere:
+        source = _source(elsewhere, SHARED)
+        plain = os.path.join(directory, "plain")
+        alone = _wall(["/bin/cp", source, plain])
+        os.unlink(plain)
+        times = _shared(directory, elsewhere)
+    return (max(end for _, end in times) - min(begin for begin, _ in times)) / alone
+
+
+def waiter_wake(directory: str) -> float:
+    """Milliseconds from the first of 8 jobs that has a file, which one of them fetches, to the last."""
+    with beside(directory) as elsewhere:
+        _source(elsewhere, WAITED_FOR)
+        ends = [end for _, end in _shared(directory, elsewhere)]
+    return 1000 * (max(ends) - min(ends))
+
+
+def _source(elsewhere: str, size: int) -> str:
+    path = os.path.join(elsewhere, "source")
+    piece = os.urandom(1 << 20)
+    with open(path, "wb") as stream:
+        for _ in range(size >> 20):
+            stream.write(piece)
+    os.sync()  # what is yet to be written would slow down whoever comes first
+    return path
+
+
+def _shared(directory: str, elsewhere: str) -> list[tuple[float, float]]:
+    found: list[tuple[float, float]] = run_cache("shares", READERS, directory, elsewhere)
+    return found
 
 
 def _wall(command: list[str]) -> float:
@@ -162,6 +200,8 @@ ROWS: dict[str, tuple[Callable[[str], float], str]] = {
     "crowd-p99": (partial(crowd, kind="crowd", part=0.99), "ms"),
     "crowd-max": (partial(crowd, kind="crowd", part=1.0), "ms"),
     "flat-out-p99": (partial(crowd, kind="throng", part=0.99), "ms"),
+    "shared-read": (shared_read, "x one copy"),
+    "waiter-wake": (waiter_wake, "ms"),
     "leader": (leader_rate, "jobs/s"),
     "leader-cpu": (leader_cpu, "ms/job"),
     "leader-memory": (leader_memory, "MiB"),
