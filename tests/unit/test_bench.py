@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from toilcache.bench import command, peers, rows
+from toilcache.bench import command, containers, peers, rows
 from toilcache.cli import main
 from toilcache.errors import ConfigError
 
@@ -57,6 +57,23 @@ def test_unknown_rows_and_peers_are_named(capsys: pytest.CaptureFixture[str]) ->
         peers.rows_of("dask", ["fan-out"])
     assert peers.rows_of("", ["fan-out"]) == {}
     assert list(peers.rows_of("toil,parsl", ["empty"])) == ["toil empty"]
+
+
+def test_containers_are_measured_beside_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = {(50, False): 1.0, (450, False): 2.0, (50, True): 3.0, (450, True): 5.2}
+
+    def run(kind: str, size: int, directory: str, *options: str) -> dict[str, float]:
+        return {"seconds": seconds[size, bool(options)]}
+
+    monkeypatch.setattr(containers, "run_workflow", run)
+    arguments = ["bench", "container", "--repeat", "1", "--dir", str(tmp_path), "--json"]
+    assert main([*arguments, "--container", "image"]) == 0
+    row = json.loads(capsys.readouterr().out)["rows"]["container"]
+    assert (row["unit"], row["median"]) == ("ms/job", pytest.approx(3.0))
+    assert main(arguments) == 1
+    assert "add --container IMAGE" in capsys.readouterr().err
 
 
 def test_a_small_workflow_is_really_run(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 from toilcache import __version__
+from toilcache.bench.containers import container_rows
 from toilcache.bench.filesystem import fresh_directory
 from toilcache.bench.peers import PEERS, rows_of
 from toilcache.bench.rows import ROWS
@@ -30,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "rows", nargs="*", metavar="ROW", help=f"what to measure: {', '.join(ROWS)} (default: all)"
     )
+    parser.add_argument(
+        "--container",
+        metavar="IMAGE",
+        help=f"also measure what containers of this image cost: {', '.join(container_rows(None, ''))}",
+    )
+    parser.add_argument("--containerEngine", default="auto", metavar="NAME", help="what runs them")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each row (default: 3)")
     parser.add_argument(
         "--dir", metavar="DIR", help="where to work; a fresh file system is made there if that is possible"
@@ -51,18 +58,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def bench(options: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
-    unknown = [name for name in options.rows if name not in ROWS]
+    boxed = container_rows(options.container, options.containerEngine)
+    rows = {**ROWS, **boxed}
+    unknown = [name for name in options.rows if name not in rows]
     if unknown:
-        raise ConfigError(f"cannot measure {unknown[0]!r}: there is no such row; choose {', '.join(ROWS)}")
-    names = options.rows or list(ROWS)
+        raise ConfigError(f"cannot measure {unknown[0]!r}: there is no such row; choose {', '.join(rows)}")
+    names = options.rows or list(rows if options.container is not None else ROWS)
     peers = rows_of(options.peers, names)
-    measures: dict[str, Callable[[str], float]] = {name: ROWS[name][0] for name in names}
+    measures: dict[str, Callable[[str], float]] = {name: rows[name][0] for name in names}
     for name, row in peers.items():
         measures[name] = partial(row.measure, options.peers_python)
     with _ended_in_order(), fresh_directory(options.dir) as (directory, kind):
         figures = _repeat(measures, options.repeat, directory)
     units = {
-        **{name: row[1] for name, row in ROWS.items()},
+        **{name: row[1] for name, row in rows.items()},
         **{name: row.unit for name, row in peers.items()},
     }
     report = {

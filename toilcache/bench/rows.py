@@ -25,9 +25,9 @@ CACHE_TIMES, CROWD = 300, 32
 READERS, SHARED, WAITED_FOR = 8, 1 << 30, 1 << 28
 
 
-def run_workflow(kind: str, size: int, directory: str) -> dict[str, Any]:
-    """Run one workflow in a new store below ``directory``; returns its figures, ``wall`` being the whole
-    process.
+def run_workflow(kind: str, size: int, directory: str, *options: str) -> dict[str, Any]:
+    """Run one workflow in a new store below ``directory``, with these options; returns its figures, ``wall``
+    being the whole process.
     """
     store = os.path.join(directory, f"{kind}-{size}-{os.urandom(4).hex()}")
     command = [
@@ -39,6 +39,7 @@ def run_workflow(kind: str, size: int, directory: str) -> dict[str, Any]:
         store,
         "--workDir",
         directory,
+        *options,
     ]
     began = time.perf_counter()
     done = run(command)
