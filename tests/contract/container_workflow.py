@@ -106,6 +106,23 @@ def waits(job: Job) -> str:
     return "the first time"
 
 
+def eats_when_told(job: Job) -> str:
+    """Wait to be told, and take more memory than there is; the second time, take none."""
+    told = waits(job)
+    return told if told == "again" else str(len(bytearray(600 << 20)))
+
+
+def fills(job: Job) -> str:
+    """Fill the disk; the second time, write nothing."""
+    mark = Path(os.environ["HOME"]) / "filled"
+    if mark.exists():
+        return "again"
+    mark.touch()
+    with open("large", "wb") as file:
+        while True:
+            file.write(bytes(1 << 20))
+
+
 def eats(job: Job) -> int:
     """Take more memory than a small container has."""
     return len(bytearray(600 << 20))

@@ -19,6 +19,7 @@ from tests.testbed.fixtures import Engines
 from toilcache.containers.docker_engine import DockerEngine
 from toilcache.containers.model import STORE_LABEL, Container, Engine
 from toilcache.containers.singularity import SingularityEngine
+from toilcache.node.mounts import read_mounts
 
 SCRIPT = Path(__file__).with_name("container_workflow.py")
 REAL = pytest.mark.real
@@ -65,15 +66,20 @@ class Boxes(Place):
         return ast.literal_eval(done.out.removeprefix("result "))
 
     def check_clean(self) -> None:
+        self.check_node()
+        assert not self.store.exists()
+
+    def check_node(self) -> None:
+        """No process, container, mount, directory or lock file is left."""
         super().check_clean()
         assert self.containers() == []
-        assert not self.store.exists()
+        assert [mount.point for mount in read_mounts() if mount.point.startswith(str(self.base))] == []
+        assert list(self.coordination.iterdir()) == []
 
     def refused(self, *arguments: str) -> Finished:
         done = self.run(*arguments)
         done.check_refused()
-        super().check_clean()
-        assert self.containers() == []
+        self.check_node()
         return done
 
 
@@ -272,8 +278,7 @@ def test_a_stopped_workflow_leaves_no_container(boxes: Boxes) -> None:
     boxes.wait_for(boxes.begun, process)
     process.terminate()
     assert boxes.finish(process).status == 128 + 15
-    assert boxes.containers() == []
-    Place.check_clean(boxes)
+    boxes.check_node()
 
 
 def test_a_later_leader_goes_on_with_what_runs_in_a_container(boxes: Boxes) -> None:
@@ -300,8 +305,7 @@ def test_a_container_of_an_earlier_leader_is_ended_with_the_workflow(boxes: Boxe
     boxes.wait_for(lambda: boxes.led() == 2, process)
     process.terminate()
     assert boxes.finish(process).status == 128 + 15
-    assert boxes.containers() == []
-    Place.check_clean(boxes)
+    boxes.check_node()
 
 
 def test_a_launcher_that_is_killed_leaves_no_container(boxes: Boxes) -> None:

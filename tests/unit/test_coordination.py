@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -15,7 +16,7 @@ from toilcache.errors import CoordinationDirError
 from toilcache.node import own, places, remains
 from toilcache.node.coordination import NodeDirs, boot_id, leader_lock, node_dirs
 from toilcache.node.identity import get_process_name
-from toilcache.node.locks import LockFile
+from toilcache.node.locks import LockFile, acquire
 from toilcache.node.remains import cleanup
 from toilcache.removal import robust_rmtree
 
@@ -190,6 +191,21 @@ def test_clean_up_of_nothing_is_done(node: Node) -> None:
     assert node.cleanup()
     assert cleanup(WORKFLOW)
     assert cleanup(WORKFLOW, "/nonexistent", "/nonexistent")
+
+
+def test_clean_up_of_a_full_disk(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lock can be made beside the work directory, where there is none; those that stand can be taken."""
+
+    def take(path: str, *, shared: bool, wait: bool) -> LockFile | None:
+        if not os.path.exists(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return acquire(path, shared=shared, wait=wait)
+
+    monkeypatch.setattr(remains, "acquire", take)
+    with node.dirs(create=True).hold():
+        assert not node.cleanup()
+    assert node.cleanup()
+    assert node.left() == []
 
 
 def test_clean_up_removes_deep_and_odd_things(node: Node) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def test_without_a_name_work_goes_where_temporary_files_go(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert work_base() == str(tmp_path)
+
+
+def test_a_place_that_is_made_can_be_passed_whatever_the_umask(tmp_path: Path) -> None:
+    usual = os.umask(0o077)
+    try:
+        work_base(str(tmp_path / "a" / "b"))
+    finally:
+        os.umask(usual)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/b")] == [0o711] * 2
 
 
 def test_a_named_place_that_cannot_be_is_an_error_that_names_it(tmp_path: Path) -> None:

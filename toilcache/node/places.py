@@ -128,10 +128,26 @@ def _room(base: str) -> int:
 
 def _named(path: str, hint: str) -> str:
     try:
-        vfs.makedirs(path, 0o711, exist_ok=True)
+        _make_passable(os.path.abspath(path))
     except OSError as error:
         raise CoordinationDirError(f"cannot make the directory {path!r}: {_reason(error)}; {hint}") from error
     return os.path.realpath(path)
+
+
+def _make_passable(path: str) -> None:
+    """Make a directory, and what is missing above it, so that others may pass whatever the umask is: what
+    mounts it into a container may be one of them.
+    """
+    if os.path.isdir(path):
+        return
+    _make_passable(os.path.dirname(path))
+    try:
+        vfs.mkdir(path, 0o711)
+    except FileExistsError:  # somebody else has just made it, or it is none
+        if not os.path.isdir(path):
+            raise
+    else:
+        vfs.chmod(path, 0o711)
 
 
 def _distinct(paths: list[str | None]) -> list[str]:

@@ -6,6 +6,7 @@ Must not know what became of a workflow: whoever asks for a removal has found th
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -42,6 +43,7 @@ _NAME = re.compile(
     r"(\.lock|(\.work)?(\.gone-[0-9a-f]{12})?)"
 )
 _LEADER_LOCK = re.compile(r"toilcache-leader-[0-9a-f]{16}-[0-9]+\.lock")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 STALE_SECONDS = 3 * 24 * 3600.0
 
 IN_USE = "somebody on this node uses it"
@@ -197,7 +199,12 @@ class Remains:
             exists = os.path.lexists(path)
             if is_network_type(file_system_type(base)) or (only_existing and not exists):
                 continue  # no workflow has its lock there
-            lock = acquire(path, shared=False, wait=False)
+            try:
+                lock = acquire(path, shared=False, wait=False)
+            except OSError as error:
+                if exists or error.errno not in _NO_ROOM:
+                    raise
+                continue  # nobody can come here anew either; who is here holds the directory itself
             if lock is None:
                 return None
             locks.append(stack.enter_context(lock))
