@@ -37,6 +37,7 @@ _LOOK_SECONDS = 0.002
 _PRINT_SECONDS = 0.05
 _CHUNK = 64 * 1024
 _OURS = ("APPTAINERENV_", "SINGULARITYENV_")
+_OWN_MEMORY = "/dev/shm/"
 _SYS_RESOURCE = 24
 _LIMIT_FLAGS = {"cores": "--cpus", "memory": "--memory", "pids": "--pids-limit"}
 _GONE = Exit(None)
@@ -129,6 +130,11 @@ class SingularityEngine(Engine):
         if spec.user not in (None, (os.geteuid(), os.getegid())):
             raise ContainerError(f"cannot run as user {spec.user}: with {self._flavour} you stay who you are")
         for mount in spec.mounts:
+            if mount.target.startswith(_OWN_MEMORY):
+                raise ContainerError(
+                    f"cannot mount {show(mount.target)} in {self._flavour}: a container has a {_OWN_MEMORY} of "
+                    "its own, which is empty; take another directory"
+                )
             if not os.path.lexists(mount.source):
                 raise ContainerError(f"cannot mount {show(mount.source)}: there is no such path")
         if spec.name in self._children or self._inside(spec.name):

@@ -291,6 +291,17 @@ def test_a_mount_that_is_not_there_is_refused(bench: Bench) -> None:
     assert bench.left() == []
 
 
+def test_a_mount_where_nothing_can_be_mounted_is_refused_by_name(bench: Bench, tmp_path: Path) -> None:
+    """Apptainer puts an empty memory file system there; Docker can mount into its own."""
+    mounts = (Mount(str(tmp_path), "/dev/shm/a/place"),)
+    if bench.kind == "docker":
+        assert bench.output("ls", "/dev/shm/a/place", mounts=mounts) == ""
+        return
+    with pytest.raises(ContainerError, match=r"cannot mount /dev/shm/a/place .*take another directory"):
+        bench.run("true", mounts=mounts)
+    assert bench.left() == []
+
+
 def test_a_program_that_is_not_there_is_told(bench: Bench) -> None:
     if bench.kind != "docker":
         with pytest.raises(ContainerError, match="no-such-program"):
