@@ -132,8 +132,8 @@ class SingularityEngine(Engine):
         for mount in spec.mounts:
             if mount.target.startswith(_OWN_MEMORY):
                 raise ContainerError(
-                    f"cannot mount {show(mount.target)} in {self._flavour}: a container has a {_OWN_MEMORY} of "
-                    "its own, which is empty; take another directory"
+                    f"cannot mount {show(mount.target)} in {self._flavour}: a container has "
+                    f"an empty {_OWN_MEMORY} of its own; take another directory"
                 )
             if not os.path.lexists(mount.source):
                 raise ContainerError(f"cannot mount {show(mount.source)}: there is no such path")
