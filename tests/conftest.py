@@ -159,8 +159,13 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Make a skipped test a failure under TESTBED=1: full disks and memory limits are real things too."""
+    """Make a skipped test a failure under TESTBED=1: full disks and memory limits are real things too.
+
+    What a failure holds on to, its traceback keeps open: of that nothing is said.
+    """
     report = yield
+    if report.failed:
+        item.stash[OPEN] = None
     if TESTBED and report.skipped:
         report.outcome = "failed"
         report.longrepr = f"a test was skipped under TESTBED=1: {skip_reason(report)}"

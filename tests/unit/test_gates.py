@@ -143,6 +143,11 @@ def test_says_so():
     os.open("/", os.O_RDONLY)
 
 
+def test_fails():
+    file = open(os.devnull)
+    assert file.closed
+
+
 def test_leaves_it_to_the_collector():
     circle = [open(os.devnull)]
     circle.append(circle)
@@ -152,7 +157,7 @@ def test_leaves_it_to_the_collector():
 def test_a_descriptor_left_open_is_an_error(tmp_path: Path) -> None:
     code, lines = run_planted_tests(tmp_path, LEFT_OPEN, "-W", "ignore::ResourceWarning")
     assert code == 1
-    assert "4 passed, 1 error" in lines[-1], "\n".join(lines)
+    assert "1 failed, 4 passed, 1 error" in lines[-1], "\n".join(lines)
     assert [line for line in lines if line.startswith("ERROR")] == [
         "ERROR tests/test_planted.py::test_leaves - AssertionError: left open by the t..."
     ]
