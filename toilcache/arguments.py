@@ -53,13 +53,21 @@ def add_options(parser: argparse.ArgumentParser, jobstore_as_flag: bool = False)
 
 
 def add_named_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
-    """Give a parser these options of the engine alone; environment and usual file are their defaults.
+    """Give a parser these options of the engine alone; :func:`named_values` has their values."""
+    for name in names:
+        _add_option(parser, OPTIONS[name], OPTIONS[name].default)
+
+
+def named_values(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of these options, which environment and usual file may have set as well.
 
     :raises ConfigError: one of those has a value that cannot be used.
     """
-    defaults = {**option_defaults(), **values_beneath_command_line()}
-    for name in names:
-        _add_option(parser, OPTIONS[name], defaults[name])
+    beneath, given = values_beneath_command_line(), given_on_command_line(options)
+    return {
+        name: beneath[name] if name in beneath and name not in given else getattr(options, name)
+        for name in names
+    }
 
 
 def default_options(job_store: str) -> argparse.Namespace:

@@ -165,6 +165,22 @@ def test_what_cannot_be_understood_is_no_verdict(faked: Patient) -> None:
     assert faked.run("--containerEngine", "none-such").status in (1, 2)
 
 
+def test_options_may_stand_in_the_environment(
+    faked: Patient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["doctor", *faked.boxes.directories, "--containerEngine", "none", "--json"]
+    monkeypatch.setenv("TOILCACHE_DEFAULT_DISK", "1P")
+    assert main(arguments) == 1
+    assert "1 PiB" in capsys.readouterr().out
+    assert main([*arguments, "--defaultDisk", "1M"]) == 0
+    monkeypatch.setenv("TOILCACHE_DEFAULT_DISK", "much")
+    capsys.readouterr()
+    assert main(arguments) == 1
+    assert "TOILCACHE_DEFAULT_DISK" in capsys.readouterr().err
+    assert main(["cache", str(faked.boxes.store)]) == 1
+    assert "TOILCACHE_DEFAULT_DISK" not in capsys.readouterr().err
+
+
 def test_who_is_asked_to_stop_leaves_nothing(fake: FakeApptainer, faked: Patient) -> None:
     fake.python.unlink()
     fake.python.write_text('#!/bin/sh\ntouch "$0.runs"\nexec sleep 1000\n')

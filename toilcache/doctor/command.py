@@ -9,7 +9,7 @@ import signal
 import sys
 from contextlib import closing
 
-from toilcache.arguments import add_named_options
+from toilcache.arguments import add_named_options, named_values
 from toilcache.config import Config
 from toilcache.doctor.examine import examine
 from toilcache.doctor.verdicts import CHANGE, TOPICS, Finding
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "jobStore",
         nargs="?",
         metavar="JOBSTORE",
-        help="where job stores are, or will be: nothing is changed in one that is there already",
+        help="where job stores are, or will be; a directory is made there and removed again",
     )
     add_named_options(parser, _OPTIONS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    config = Config(jobStore=options.jobStore, **{name: getattr(options, name) for name in _OPTIONS})
+    config = Config(jobStore=options.jobStore, **named_values(options, _OPTIONS))
     findings = []
     # What was made is removed, too, if we are asked to end.
     usual = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
