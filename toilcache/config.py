@@ -65,6 +65,7 @@ class Config:
     workerLifetime: float | None
     maxWorkers: int | None
     disableChaining: bool
+    shareProcess: bool
     preload: bool
     caching: bool | None
     symlinkImports: bool

@@ -116,6 +116,15 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "give every job a worker process of its own, even where one could go on with the only successor",
         ),
         Option(
+            "shareProcess",
+            parse_bool,
+            False,
+            "",
+            "run jobs that need no accelerators one after the other in the same worker processes: faster for "
+            "very small ones, but each sees what others left in Python's memory, and what one starts and "
+            "does not wait for ends later",
+        ),
+        Option(
             "preload",
             parse_bool,
             True,

@@ -130,4 +130,5 @@ def _host_setup(config: Config, store: AbstractJobStore, dirs: NodeDirs, run: in
         "sys_path": [os.path.abspath(entry) for entry in sys.path[:1]],
         "main": main,
         "preload": config.preload,
+        "share_process": config.shareProcess,
     }

@@ -8,11 +8,13 @@ Nothing that Slurm says is evidence of success (I1)."""
 from __future__ import annotations
 
 import logging
+import os
 import select
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from toilcache import vfs
 from toilcache.batch.container_plan import container_of
 from toilcache.batch.model import Ended, JobRequest, Update
 from toilcache.batch.slurm.cleaning import clean_nodes
@@ -24,7 +26,6 @@ from toilcache.batch.slurm.partitions import what_is_lacking
 from toilcache.batch.slurm.queues import Attempt, Queue, Queues, seize
 from toilcache.batch.slurm.states import Phase, Verdict
 from toilcache.batch.slurm.submitter import Submitter
-from toilcache.batch.waker import Waker
 from toilcache.errors import InsufficientSystemResources
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.job_store.abstract import AbstractJobStore
@@ -76,8 +77,9 @@ class SlurmAdapter:
         self._absent = False
         self._pause = SHORTEST_PAUSE
         self._closed = False
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll = select.poll()
-        self._waker = Waker(self._poll)
+        self._poll.register(self._wake_reader, select.POLLIN)
 
     # The verbs
 
@@ -145,7 +147,10 @@ class SlurmAdapter:
         """Nothing is to be reserved: what runs has an allocation of its own."""
 
     def wake(self) -> None:
-        self._waker.wake()
+        try:
+            vfs.write(self._wake_writer, b"w")
+        except BlockingIOError:
+            return  # the pipe is full of earlier calls: it wakes anyway
 
     def updates(self, timeout: float | None) -> list[Update]:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -180,7 +185,7 @@ class SlurmAdapter:
         limits = [seconds for seconds in (left, pause) if seconds is not None]
         if not self._poll.poll(1000.0 * min(limits) if limits else None):
             return False
-        self._waker.hear()
+        os.read(self._wake_reader, 65536)
         return True
 
     def _work_on(self, now: float) -> None:

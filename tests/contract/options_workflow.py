@@ -68,6 +68,26 @@ def family(job: Job) -> list[Any]:
     return [job.addChildFn(os.getpid, **SMALL).rv() for number in range(4)]
 
 
+def crew(job: Job) -> list[Any]:
+    """Where four jobs run that go well, then one that fails at first, then another."""
+    sober = [job.addChildFn(os.getpid, **SMALL).rv() for number in range(4)]
+    drunk = job.addFollowOnFn(pid_of_second_try, **SMALL)
+    return [sober, drunk.rv(), drunk.addFollowOnJobFn(own_surroundings, **SMALL).rv()]
+
+
+def pid_of_second_try() -> int:
+    with open(os.environ["TRIES"], "ab") as tries:
+        tries.write(b".")
+        if tries.tell() == 1:
+            raise ValueError("the first try")
+    return os.getpid()
+
+
+def own_surroundings(job: Job) -> list[bool]:
+    own = os.environ["TOILCACHE_JOB"].startswith(str(job.description.jobStoreID))
+    return [os.getcwd() == job.fileStore.localTempDir and not os.listdir("."), own]
+
+
 def reads(job: Job, file_id: Any) -> str:
     return Path(job.fileStore.readGlobalFile(file_id)).read_text(encoding="ascii")
 

@@ -193,6 +193,14 @@ def test_preloading(place: Place, tmp_path: Path) -> None:
     assert counts == {"--preload": 0, "--noPreload": 4}
 
 
+def test_jobs_that_share_processes(place: Place) -> None:
+    options = ("--kind", "crew", "--shareProcess", "--maxCores", "1", "--disableChaining")
+    sober, drunk, after = result(place.run(*options, "--retryCount", "1", TRIES=str(place.base / "tries")))
+    assert len(set(sober)) == 1, "several processes where one would do"
+    assert drunk not in sober, "a process in which a job has failed goes on with another try"
+    assert after == [True, True], "a job does not begin in a directory of its own, or the marker is another's"
+
+
 def test_what_a_job_is_given_that_asks_for_nothing(place: Place) -> None:
     options = [
         "--defaultMemory",

@@ -4,7 +4,6 @@ them.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -15,11 +14,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.testbed.slurm_cluster import LOCAL, SlurmCluster, wait_for
+from tests.testbed.slurm_cluster import SlurmCluster, wait_for
 from tests.testbed.slurm_engine import install_engine
 
 ROOT = Path(__file__).resolve().parents[2]
-TURN = "/run/toilcache-slurm.lock"
+LOCAL = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 class Finished(NamedTuple):
@@ -106,20 +105,12 @@ def _site(accounting: bool, extra: str = "") -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def the_machine() -> Iterator[None]:
-    """The machine has one cluster: who wants it waits for its turn, as another run of the tests may."""
-    with open(TURN, "a") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        yield
-
-
-@pytest.fixture(scope="module")
-def site(the_machine: None) -> Iterator[Site]:
+def site() -> Iterator[Site]:
     """Four nodes, with accounting."""
     yield from _site(accounting=True)
 
 
 @pytest.fixture(scope="module")
-def bare_site(the_machine: None) -> Iterator[Site]:
+def bare_site() -> Iterator[Site]:
     """Four nodes without accounting, whose controller forgets ended jobs at once."""
     yield from _site(accounting=False, extra="MinJobAge=2")

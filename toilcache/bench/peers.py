@@ -93,7 +93,10 @@ PEERS: dict[str, dict[str, PeerRow]] = {
         "toil hit": PeerRow("cache-hit", _toil_hit, "ms"),
         "toil write": PeerRow("cache-write", _toil_write, "ms"),
     },
-    "parsl": {"parsl fan-out": PeerRow("fan-out", _parsl_fan, "jobs/s")},
+    "parsl": {
+        "parsl fan-out": PeerRow("fan-out", _parsl_fan, "jobs/s"),
+        "parsl shared": PeerRow("fan-out-shared", _parsl_fan, "jobs/s"),
+    },
     "diskcache": {
         "diskcache p99": PeerRow("crowd-p99", partial(_diskcache, pause=0.02, part=0.99), "ms"),
         "diskcache flat": PeerRow("flat-out-p99", partial(_diskcache, pause=0.0, part=0.99), "ms"),

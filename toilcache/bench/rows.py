@@ -19,6 +19,7 @@ from toilcache.process import run
 from toilcache.removal import robust_rmtree
 
 FAN_SIZES = (200, 1200)
+SHARED_SIZES = (500, 4500)
 CHAIN_SIZES = (20, 220)
 LEADER_SIZES = (500, 5500)
 CACHE_TIMES, CROWD = 300, 32
@@ -49,11 +50,15 @@ def run_workflow(kind: str, size: int, directory: str, *options: str) -> dict[st
     return figures
 
 
-def fan_out(directory: str) -> float:
+def fan_out(directory: str, sizes: tuple[int, int] = FAN_SIZES, *options: str) -> float:
     """Jobs per second of no-op siblings, one process each: the marginal rate between two sizes."""
-    few, many = FAN_SIZES
-    seconds = run_workflow("fan", many, directory)["seconds"] - run_workflow("fan", few, directory)["seconds"]
-    return float((many - few) / seconds)
+    few, many = (run_workflow("fan", size, directory, *options)["seconds"] for size in sizes)
+    return float((sizes[1] - sizes[0]) / (many - few))
+
+
+def fan_out_shared(directory: str) -> float:
+    """The same where a few processes run all of them."""
+    return fan_out(directory, SHARED_SIZES, "--shareProcess")
 
 
 def distinct_pids(directory: str) -> float:
@@ -192,6 +197,7 @@ def _wall(command: list[str]) -> float:
 
 ROWS: dict[str, tuple[Callable[[str], float], str]] = {
     "fan-out": (fan_out, "jobs/s"),
+    "fan-out-shared": (fan_out_shared, "jobs/s"),
     "distinct-pids": (distinct_pids, "of 200"),
     "chain": (chain, "ms/job"),
     "empty": (empty, "s"),

@@ -76,3 +76,44 @@ class Counts:
     def as_dict(self) -> dict[str, int]:
         """Return the counts by name."""
         return dict(vars(self))
+
+
+class Status:
+    """What the journals of all runs tell about a workflow: the last counts, and what is under way."""
+
+    def __init__(self, events: Iterable[dict[str, Any]]) -> None:
+        self.run = 0
+        self.ended = True
+        self.counts = Counts().as_dict()
+        self.running: dict[str, dict[str, Any]] = {}
+        self.failed: dict[str, str] = {}
+        for event in events:
+            self._apply(event)
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        kind, job = event["e"], event.get("job", "")
+        if kind == "begin":
+            self.run, self.ended = event["run"], False
+            self.running.clear()
+            self.failed.clear()
+        elif kind == "issue":
+            self.running[job] = {"name": event.get("name", ""), "since": event["t"]}
+        elif kind in ("commit", "fail"):
+            self.running.pop(job, None)
+        elif kind == "give-up":
+            self.failed[job] = event["why"]
+        elif kind in ("progress", "end"):
+            self.counts.update(event["jobs"])
+            self.ended = kind == "end"
+            if self.ended:
+                self.running.clear()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {
+            "run": self.run,
+            "ended": self.ended,
+            "jobs": self.counts,
+            "running": self.running,
+            "failed": self.failed,
+        }

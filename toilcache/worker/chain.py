@@ -40,10 +40,9 @@ LOG_LIMIT = 4 * 1024 * 1024
 ENDED, FAILED, REFUSED = 0, 1, 75
 
 
-def run_chain(context: WorkerContext, job_id: str, version: int, desc: JobDescription | None = None) -> int:
+def run_chain(context: WorkerContext, job_id: str, version: int) -> int:
     """Run a job at a version, then its successors as long as they may follow in this process.
 
-    `desc` is that version where it was loaded already.
     Returns 0 when every job run here has its record, be it of a success or of a failure; 75 (EX_TEMPFAIL)
     when the store refused us because a newer attempt exists."""
     if context.main is not None:
@@ -55,7 +54,7 @@ def run_chain(context: WorkerContext, job_id: str, version: int, desc: JobDescri
     while next_id is not None:
         try:
             # A disk that fails for a moment is not the job's fault, which has not even begun.
-            desc = desc or context.write(partial(context.store.load_version, next_id, version))
+            desc = context.write(partial(context.store.load_version, next_id, version))
         except NoSuchJobException:
             return REFUSED
         reserved = reserved or desc
@@ -63,7 +62,7 @@ def run_chain(context: WorkerContext, job_id: str, version: int, desc: JobDescri
         status = run.execute(wait)
         if status != ENDED:
             return status
-        next_id, version, desc, wait = run.successor, 1, None, _nothing_to_wait_for
+        next_id, version, wait = run.successor, 1, _nothing_to_wait_for
     return ENDED
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
-    from toilcache.job.description import JobDescription
     from toilcache.job_store.abstract import AbstractJobStore
 
     T = TypeVar("T")
@@ -62,16 +61,9 @@ class WorkerContext:
         other.store, other.report, other.main, other.write = store, _unheard, None, _once
         return other
 
-    def look(self, job_id: str, version: int) -> JobDescription | None:
-        """Load a job for the process that is to be forked; None if that one is to find out why not.
-
-        A child that has less to do writes to less memory, and pages that it does not write to are not copied.
-        """
+    def prepare(self) -> None:
+        """Import what jobs need on this node as it is by now, so that no child has to."""
         self._has_preloaded = self._has_preloaded or preload(self.jobs_dir)
-        try:
-            return self.store.load_version(job_id, version)
-        except Exception:  # whatever it is, it is a matter of that one attempt
-            return None
 
     def load_main(self) -> None:
         """Import the user's script, so that functions defined in it can be found by name."""

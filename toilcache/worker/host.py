@@ -1,4 +1,4 @@
-"""The worker host: a small long-lived process that forks one process per job chain.
+"""The worker host: a small long-lived process that has one forked process per job chain.
 
 Knows work items, child processes and their output. Must not know what a job is: that is
 :mod:`toilcache.worker.chain`, which runs in the child. It has one thread, holds no lock and no connection but
@@ -27,27 +27,27 @@ from toilcache.worker.chain import run_chain
 from toilcache.worker.context import WorkerContext
 from toilcache.worker.helpers import MOST_CALLERS, Helpers
 from toilcache.worker.rehearsal import rehearse
+from toilcache.worker.runners import Runner, Runners
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
-    from toilcache.job.description import JobDescription
     from toilcache.worker.source import WorkSource
 
     Shape: TypeAlias = Any  # only compared
 
 
 class _Running:
-    """A forked job process: the attempt it was started for, and the file that takes its output."""
+    """An attempt and the process that was given it."""
 
-    __slots__ = ("callers", "cancelled", "ended", "job_id", "log", "shape", "version")
+    __slots__ = ("callers", "cancelled", "ended", "job_id", "runner", "shape", "version")
 
-    def __init__(self, job_id: str, version: int, shape: Shape, log: int) -> None:
+    def __init__(self, job_id: str, version: int, shape: Shape, runner: Runner) -> None:
         self.job_id = job_id
         self.version = version
         self.shape = shape
-        self.log = log
+        self.runner = runner
         self.cancelled = False
         self.ended: tuple[int, int] | None = None
         """Status and memory of the job's process, when another one is calling what that has deferred."""
@@ -72,7 +72,6 @@ class Host:
         self._source = source
         self._running: dict[int, _Running] = {}
         self._queue: deque[tuple[str, int, Shape]] = deque()
-        self._logs: list[int] = []
         self._kernel = posix.Kernel()
         self._pid = os.getpid()
         self._stopping = False
@@ -91,7 +90,6 @@ class Host:
             self._leave_node(setup)
 
     def _serve(self, setup: dict[str, Any], wake: socket.socket) -> int:
-        self._jobs_dir: str = setup["jobs_dir"]
         self._dirs = dirs = NodeDirs(*setup["node"])
         self._hold = dirs.hold(setup["run"], note_of(setup["locator"]))
         if closing(setup["locator"], setup["run"]) in ("clean", "keep"):
@@ -99,6 +97,8 @@ class Host:
         name = get_process_name(dirs.names_base)
         self._note = dirs.host_note(name + ".note")
         self._context = WorkerContext(setup, self._source.record)
+        stay = self._wake_writer.fileno() if setup.get("share_process") else -1
+        self._runners = Runners(setup["jobs_dir"], self._leave_the_host, self._run, stay)
         rehearse(self._context)
         self._kernel.adopt_orphans()
         posix.be_killed_first()
@@ -117,7 +117,9 @@ class Host:
             for command in commands:
                 self._obey(command)
             _drain(wake)
+            self._finish()
             self._reap()
+        self._runners.dismiss()
         self._remove_note()
         return 0
 
@@ -163,34 +165,20 @@ class Host:
                 return
 
     def _start(self, job_id: str, version: int, shape: Shape) -> None:
-        """Fork; a lack of processes, descriptors or room on the disk ends this attempt and no other."""
+        """Begin; a lack of processes, descriptors or room on the disk ends this attempt and no other."""
+        self._context.prepare()
         try:
-            if not self._logs:
-                self._logs.append(posix.unlinked_file(self._jobs_dir))
-            desc = self._context.look(job_id, version)
-            os.environ[protocol.JOB_MARKER] = f"{job_id}:{version}"
-            pid = os.fork()
+            runner = self._runners.start(job_id, version)
         except OSError as error:
             why = os.fsencode(f"{error.strerror or error}")
             self._report_end(job_id, version, shape, protocol.NOT_STARTED, log=why)
             return
-        running = _Running(job_id, version, shape, self._logs.pop())
-        if pid == 0:
-            self._become_job(running, desc)
-        self._running[pid] = running
+        self._running[runner.pid] = _Running(job_id, version, shape, runner)
 
-    def _become_job(self, running: _Running, desc: JobDescription | None) -> None:
-        """In the child: take a life of its own, run the chain, end without unwinding the host's frames."""
-        status = 1
-        try:
-            try:
-                self._leave_the_host(running.log)
-                status = run_chain(self._context, running.job_id, running.version, desc)
-            except BaseException:
-                sys.__excepthook__(*sys.exc_info())
-            posix.flush(sys.stdout, sys.stderr)
-        finally:
-            os._exit(status)
+    def _run(self, job_id: str, version: int) -> int:
+        """In a runner: run the chain that begins with this attempt."""
+        os.environ[protocol.JOB_MARKER] = f"{job_id}:{version}"
+        return run_chain(self._context, job_id, version)
 
     def _leave_the_host(self, log: int) -> None:
         os.setsid()
@@ -212,8 +200,17 @@ class Host:
             running = self._running.pop(pid, None)
             if running is not None:
                 self._end(pid, running, status, usage.ru_maxrss * 1024)
-            else:
+            elif not self._runners.ended(pid):
                 self._helpers.ended(pid, status)
+
+    def _finish(self) -> None:
+        """Take note of attempts that are over while their process waits for another one."""
+        for pid in self._runners.finished():
+            running = self._running.pop(pid, None)
+            if running is not None:
+                _empty(running.runner.log)
+                self._runners.wait_again(running.runner)
+                self._report_end(running.job_id, running.version, running.shape, 0)
 
     def _end(self, pid: int, running: _Running, status: int, max_rss: int) -> None:
         self._kill_left_behind(pid, running)
@@ -222,12 +219,11 @@ class Host:
         if calling:
             return
         status, max_rss = running.ended
-        log = posix.tail(running.log, protocol.LOG_TAIL) if status else b""
+        log = posix.tail(running.runner.log, protocol.LOG_TAIL) if status else b""
         if running.cancelled:
             status = protocol.CANCELLED
-        if os.fstat(running.log).st_size:
-            vfs.ftruncate(running.log, 0)
-        self._logs.append(running.log)
+        _empty(running.runner.log)
+        self._runners.bury(running.runner)
         self._report_end(running.job_id, running.version, running.shape, status, max_rss, log)
         if self._source.lost:
             self._write_note()
@@ -241,7 +237,7 @@ class Host:
         again = running.callers > 0
         if again and (status == 0 or running.callers == MOST_CALLERS):
             return False
-        pid = self._helpers.call_left_by(running.attempt, 1 if running.cancelled else running.log)
+        pid = self._helpers.call_left_by(running.attempt, 1 if running.cancelled else running.runner.log)
         if pid is None:
             return False
         if running.cancelled:
@@ -268,7 +264,7 @@ class Host:
         """End what the job started and did not wait for: its process group, and strays by their marker."""
         with suppress(ProcessLookupError):  # the usual case: nothing is left of the group
             os.killpg(pid, signal.SIGKILL)
-        posix.kill_orphans(running.marker.encode(), pid, set(self._running))
+        posix.kill_orphans(running.marker.encode(), pid, {*self._running, *self._runners.pids})
 
     def _cancel(self, job_id: str, version: int) -> None:
         for attempt in self._queue:
@@ -294,7 +290,8 @@ class Host:
             return
         del self._running[pid]
         self._helpers.set_aside(pid)
-        os.close(running.log)
+        running.runner.close()
+        os.close(running.runner.log)
         self._report_end(running.job_id, running.version, running.shape, protocol.CANCELLED)
 
     def _abandoned(self) -> None:
@@ -329,6 +326,11 @@ def leave_clean(setup: dict[str, Any]) -> None:
 
             workflow_id, work_base, coordination_base = setup["node"]
             cleanup(workflow_id, work_base, coordination_base, run=setup["run"])
+
+
+def _empty(log: int) -> None:
+    if os.fstat(log).st_size:
+        vfs.ftruncate(log, 0)
 
 
 def _drain(wake: socket.socket) -> None:

@@ -39,8 +39,7 @@ def rehearse(context: WorkerContext) -> None:
             stage.assign_job_id(job.description)
             save_body(job, stage)
             stage.create_job(job.description)
-            job_id = str(job.jobStoreID)
-            run_chain(context.on(stage), job_id, 1, stage.load_version(job_id, 1))
+            run_chain(context.on(stage), str(job.jobStoreID), 1)
     except (OSError, JobStoreUnavailableError):
         return  # on a full disk jobs begin a little slower
     finally:
