@@ -20,11 +20,15 @@ from contextlib import ExitStack, closing, suppress
 from toilcache import vfs
 from toilcache.batch import protocol
 from toilcache.batch.container_launch import Launch
-from toilcache.batch.container_plan import HostContainer
+from toilcache.batch.container_plan import HostContainer, fate_of
 from toilcache.batch.container_service import Service
+from toilcache.containers.model import Exit
 from toilcache.containers.tool import LAUNCHER_VARIABLE
-from toilcache.errors import ContainerError, ToilcacheError, show
+from toilcache.errors import EngineUnavailableError, ToilcacheError, show
+from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.node.coordination import NodeDirs
+
+_CANNOT = "cannot be run by its worker: "
 
 
 def main(arguments: list[str]) -> int:
@@ -36,11 +40,12 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         return _serve(container, adapter)
+    except EngineUnavailableError as error:
+        _tell(adapter, BatchJobExitReason.LOST, f"was lost: {error}")
+        return 1
     except (ToilcacheError, OSError) as error:
         why = str(error) if isinstance(error, ToilcacheError) else f"cannot start a container: {error}"
-        print(why, file=sys.stderr)
-        with suppress(OSError):  # the adapter is gone, or the host has its socket already
-            protocol.send(adapter, protocol.BROKEN, why)
+        _tell(adapter, BatchJobExitReason.ERROR, _CANNOT + why)
         return 1
     finally:
         adapter.close()
@@ -52,14 +57,19 @@ def _serve(wanted: HostContainer, adapter: socket.socket) -> int:
         launch = Launch(wanted, NodeDirs(*wanted.node), "toilcache.worker.__main__", stack)
         why = launch.introduce(adapter.fileno(), handed(launch), adapter)
         if why:
-            raise ContainerError(why)
-        adapter.close()
-        return attend(launch, wanted)
+            _tell(adapter, *_why_not_begun(launch.early, why))
+            return 1
+        try:
+            return attend(launch, wanted)
+        finally:
+            if launch.waiting.ended is not None:
+                _tell(adapter, *fate_of(launch.waiting.ended))
 
 
 def attend(launch: Launch, wanted: HostContainer) -> int:
     """Serve the host inside until it ends; print what it printed, and return its status."""
-    _serve_jobs(launch)
+    limits = (wanted.cores, wanted.memory) if wanted.is_limited else (None, None)
+    _serve_jobs(launch, Service(*limits))
     launch.waiting.join()
     sys.stdout.flush()
     vfs.write(1, launch.logs())
@@ -69,12 +79,25 @@ def attend(launch: Launch, wanted: HostContainer) -> int:
     return ended.code or 0 if ended is not None else 1
 
 
-def _serve_jobs(launch: Launch) -> None:
+def _tell(adapter: socket.socket, reason: BatchJobExitReason, text: str) -> None:
+    """Say what ended the host, to the adapter if it is still there, and in the host's log."""
+    with suppress(OSError):
+        protocol.send(adapter, protocol.FATE, int(reason), text)
+    print(text, file=sys.stderr, flush=True)
+
+
+def _why_not_begun(ended: Exit | None, why: str) -> tuple[BatchJobExitReason, str]:
+    if ended is not None and (ended.oom_killed or ended.is_from_outside):
+        return fate_of(ended)
+    return BatchJobExitReason.ERROR, _CANNOT + why
+
+
+def _serve_jobs(launch: Launch, service: Service) -> None:
     """Run programs in containers for the jobs inside, until the container ends."""
     poller = select.poll()
     for descriptor in (launch.waiting.fileno(), launch.handover.fileno()):
         poller.register(descriptor, select.POLLIN)
-    with closing(Service()) as service:
+    with closing(service):
         while launch.waiting.fileno() not in {descriptor for descriptor, _ in poller.poll()}:
             service.admit(launch.handover)
 

@@ -10,15 +10,16 @@ import os
 import select
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from toilcache import vfs
 from toilcache.batch.container_plan import HostContainer, mounts_of, readable_places
-from toilcache.containers.engines import make_engine
+from toilcache.containers.engines import make_engine, patiently
 from toilcache.containers.kit import FIRST, LAST, make_kit
 from toilcache.containers.model import ContainerSpec, Engine, Exit
-from toilcache.errors import ToilcacheError, one_line, show
+from toilcache.errors import EngineUnavailableError, ToilcacheError, one_line, show
 from toilcache.job_store import layout
 from toilcache.job_store.directory import DirectoryBackend
 from toilcache.job_store.linked import linked_paths
@@ -28,6 +29,8 @@ from toilcache.node.handover import Handover
 _START_SECONDS = 120.0
 _LOG_BYTES = 64 * 1024
 _NOT_FOUND = (126, 127)
+
+T = TypeVar("T")
 
 # Words that every Python 3 understands, so that one too old can be told by its number.
 _START = (
@@ -46,7 +49,8 @@ class _HasDescriptor(Protocol):
 class Launch:
     """A container in which a module's ``main([DIRECTORY])`` is about to take what ``handover`` gives.
 
-    ``stack`` gets what ends and removes everything of it, and lets go of the node's directories.
+    ``stack`` gets what ends and removes everything of it, and lets go of the node's directories. ``early`` is
+    how the container has ended before its program connected, None if it did not.
 
     :raises ContainerError: the engine or the image cannot be used, or nothing could be started.
     :raises OSError: a directory cannot be used.
@@ -55,9 +59,10 @@ class Launch:
     def __init__(self, wanted: HostContainer, dirs: NodeDirs, module: str, stack: ExitStack) -> None:
         self._wanted = wanted
         self.dirs = dirs
-        self.engine = make_engine(wanted.engine, wanted.image_cache)
+        self.early: Exit | None = None
+        self.engine = self._patiently(lambda: make_engine(wanted.engine, wanted.image_cache))
         stack.callback(self.engine.close)
-        image = self.engine.resolve(str(wanted.image))
+        image = self._patiently(lambda: self.engine.resolve(str(wanted.image)))
         stack.enter_context(dirs.hold())
         make_kit(dirs.engine)
         for directory in (dirs.home, os.path.join(dirs.home, "tmp")):
@@ -76,12 +81,23 @@ class Launch:
             environment={name: os.environ[name] for name in wanted.variables if name in os.environ},
             labels=wanted.labels,
             gpus=wanted.gpus,
-            **_limits(wanted, self.engine),
+            **self._patiently(lambda: _limits(wanted, self.engine)),
         )
-        self.container = self.engine.run(spec)
-        stack.callback(self.engine.remove, self.container)
+        stack.callback(self._patiently, lambda: self.engine.remove(spec.name))
+        self.container = self._patiently(lambda: self._start(spec))
         self.waiting = _Waiting(self.engine, self.container)
         stack.callback(self.waiting.close)
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        return patiently(self._wanted.patience, ask)
+
+    def _start(self, spec: ContainerSpec) -> str:
+        """Start the container; one of an engine that went away before it could say so is not used."""
+        try:
+            return self.engine.run(spec)
+        except EngineUnavailableError:
+            self._patiently(lambda: self.engine.remove(spec.name))
+            raise
 
     def introduce(self, descriptor: int, content: object, hang_up: _HasDescriptor | None = None) -> str:
         """Hand over to the program when it connects; "" if it did, else why it did not, in one line.
@@ -99,9 +115,9 @@ class Launch:
             if self.handover.give(descriptor, content):
                 return ""
         words = self.logs()
-        ended = self.waiting.ended
+        self.early = self.waiting.ended
         self.engine.kill(self.container)
-        return self._why_not_begun(ended, words)
+        return self._why_not_begun(self.early, words)
 
     def logs(self) -> bytes:
         """Return the end of what the program printed."""
@@ -122,8 +138,10 @@ class Launch:
 
 
 def _limits(wanted: HostContainer, engine: Engine) -> dict[str, Any]:
-    """Return the limits that a container of this engine would not have by itself."""
-    asked = {"cores": wanted.cores, "memory": wanted.memory}
+    """Return the limits that a container of this engine would not have by itself; of a job's, all."""
+    asked: dict[str, Any] = {"cores": wanted.cores, "memory": wanted.memory}
+    if wanted.is_limited:
+        return asked | {"pids": wanted.pids}
     if not engine.is_outside or asked == dict.fromkeys(asked):
         return {}
     return {name: value for name, value in asked.items() if name in engine.enforces}

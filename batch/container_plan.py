@@ -1,19 +1,31 @@
 """What a host in a container is to be made of: the adapter's request, as one word of a command line.
 
-Knows which places a host must see. Must not know engines.
+Knows which places a host must see, what a job's own container is limited to, and what the end of a container
+means for what ran in it. Must not know engines.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from toilcache.containers.model import Mount
+from toilcache.batch.model import JobRequest
+from toilcache.containers.model import ATTEMPT_LABEL, BEGAN_LABEL, DEVICES_LABEL, Exit, Mount
 from toilcache.errors import ContainerError
+from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.node.coordination import NodeDirs
+
+HOST_MEMORY = 64 << 20
+"""What the worker in a job's container may take beside the job's own memory: bytes."""
+
+PIDS = 4096
+"""So many processes and threads a job may have: enough for an honest one, too few to stop the node."""
+
+_LEAST_CORES = 0.01  # engines know no less
 
 _OF_IMAGES = frozenset(
     {"/", "/home", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/usr", "/var", "/var/tmp"}
@@ -29,8 +41,11 @@ class HostContainer:
     ``image`` is None where only some jobs ask for one, ``image_cache`` None for the usual place. ``node`` are
     the arguments of ``NodeDirs``, ``stores`` the directory of the job store, if it is one, ``scripts``
     directories of the workflow's code, ``variables`` the names of those in the adapter's environment that the
-    host gets, by which its processes are found, ``gpus`` the numbers of its devices. ``cores`` and ``memory``
-    (bytes) limit a container that is outside of our control group, where its engine can do that.
+    host gets, by which its processes are found, ``gpus`` the numbers of its devices. ``per_job``: each job
+    has a container of its own. ``cores`` and ``memory`` (bytes) limit a container that is outside of our
+    control group, where its engine can do that; with ``pids`` it is that of one job, and its limits are
+    enforced or it does not run. ``patience``: seconds to wait for an engine that does not answer, since it
+    may be coming back.
     """
 
     engine: str
@@ -42,8 +57,16 @@ class HostContainer:
     labels: dict[str, str] = field(default_factory=dict)
     variables: tuple[str, ...] = ()
     gpus: tuple[int, ...] = ()
+    per_job: bool = False
     cores: float | None = None
     memory: int | None = None
+    pids: int | None = None
+    patience: float = 0.0
+
+    @property
+    def is_limited(self) -> bool:
+        """True for the container of one job and no other."""
+        return self.pids is not None
 
     def to_json(self) -> str:
         """Return it as one word of an argv."""
@@ -62,6 +85,45 @@ def container_of(setup: dict[str, Any]) -> HostContainer | None:
     """Return what hosts in allocations run in where they have an image."""
     text = setup["container"]
     return None if text is None else HostContainer.from_json(text)
+
+
+def box_for(
+    container: HostContainer | None, request: JobRequest, devices: tuple[int, ...]
+) -> HostContainer | None:
+    """Return the container of the host that runs this attempt; None: it runs in none."""
+    if container is None or (request.image or container.image) is None:
+        return None
+    box = replace(container, image=request.image or container.image, gpus=devices)
+    if not container.per_job:
+        return box
+    told = {
+        ATTEMPT_LABEL: f"{request.job_id}:{request.version}",
+        BEGAN_LABEL: f"{time.time():.3f}",
+        DEVICES_LABEL: ",".join(map(str, devices)),
+    }
+    return replace(
+        box,
+        labels=container.labels | told,
+        cores=max(_LEAST_CORES, request.cores),
+        memory=request.memory + HOST_MEMORY,
+        pids=PIDS,
+    )
+
+
+def fate_of(ended: Exit) -> tuple[BatchJobExitReason, str]:
+    """Return the reason and a phrase for what ran in a container that ended so."""
+    if ended.oom_killed:
+        return (
+            BatchJobExitReason.MEMLIMIT,
+            "was killed because memory ran out in its container; raise its memory requirement",
+        )
+    if ended.code is None:
+        words = "its container is gone"
+    elif ended.is_from_outside:
+        words = f"its container was killed by signal {ended.code - 128}"
+    else:
+        words = f"its container ended with status {ended.code}"
+    return BatchJobExitReason.LOST, f"was lost: {words}"
 
 
 def mounts_of(container: HostContainer, dirs: NodeDirs, seen: Iterable[str]) -> tuple[Mount, ...]:

@@ -10,17 +10,24 @@ import select
 import socket
 import threading
 from contextlib import closing, suppress
+from dataclasses import replace
 
 from toilcache.containers.model import Engine
-from toilcache.containers.tool import receive_request, run_tool, send_event
+from toilcache.containers.tool import ToolRequest, receive_request, run_tool, send_event
 from toilcache.errors import ContainerError
 from toilcache.node.handover import Handover
 
 
 class Service:
-    """Serves whoever connects, until it is closed."""
+    """Serves whoever connects, until it is closed.
 
-    def __init__(self) -> None:
+    :param cores: what a program may have at most, and
+    :param memory: in bytes: the limits of the job that asks; None is no limit.
+    """
+
+    def __init__(self, cores: float | None = None, memory: int | None = None) -> None:
+        self._cores = cores
+        self._memory = memory
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
 
@@ -41,13 +48,18 @@ class Service:
         for thread in self._threads:
             thread.join()
 
+    def _limited(self, request: ToolRequest) -> ToolRequest:
+        cores = [limit for limit in (self._cores, request.cores) if limit is not None]
+        memory = [limit for limit in (self._memory, request.memory) if limit is not None]
+        return replace(request, cores=min(cores, default=None), memory=min(memory, default=None))
+
     def _serve(self, connection: socket.socket) -> None:
         watch = _Watch(connection)
         try:
             request = receive_request(connection)
             if request is None:
                 return
-            with closing(run_tool(request, begun=watch.begin)) as events:
+            with closing(run_tool(self._limited(request), begun=watch.begin)) as events:
                 for event in events:
                     send_event(connection, event)
         except ContainerError as error:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from toilcache.batch.container_plan import HostContainer
-from toilcache.containers.engines import AUTOMATIC, make_engine
+from toilcache.containers.engines import AUTOMATIC, make_engine, patiently
 from toilcache.containers.model import RUN_LABEL, WORKFLOW_LABEL
 from toilcache.errors import ContainerError, EngineUnavailableError
 
@@ -30,7 +31,7 @@ def remove_all(
     """Remove the containers of this node that have these labels and are wanted by all that they have."""
     for name in AUTOMATIC if container.engine == "auto" else (container.engine,):
         try:
-            engine = make_engine(name, container.image_cache)
+            engine = patiently(container.patience, partial(make_engine, name, container.image_cache))
         except EngineUnavailableError:
             continue  # it has run none, or is gone with all that it ran
         try:

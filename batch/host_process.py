@@ -13,7 +13,6 @@ import sys
 import time
 from collections import deque
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from typing import Any
 
 from toilcache import vfs
@@ -21,6 +20,8 @@ from toilcache.batch import protocol
 from toilcache.batch.container_plan import HostContainer
 from toilcache.batch.model import JobRequest
 from toilcache.batch.resources import Shape
+from toilcache.batch.status import explain
+from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.node.machine import environment_entry
 from toilcache.process import spawn
 
@@ -64,18 +65,11 @@ def visible_devices(pid: int) -> tuple[int, ...]:
     return tuple(int(word) for word in words if word.isdigit())
 
 
-def host_program(container: HostContainer | None, image: str | None, devices: tuple[int, ...]) -> list[str]:
-    """Return the argv of a host, in a container if there is an image; its descriptor 3 is our socket."""
-    if container is not None:
-        container = replace(container, image=image or container.image, gpus=devices)
-    if container is None or container.image is None:
+def host_program(box: HostContainer | None) -> list[str]:
+    """Return the argv of a host, in a container if there is one; its descriptor 3 is our socket."""
+    if box is None:
         return [sys.executable, "-c", _START, "toilcache.worker", "3"]
-    return [sys.executable, "-c", _ATTEND, "toilcache.container", "3", container.to_json()]
-
-
-def is_boxed(program: list[str]) -> bool:
-    """Tell whether a host's argv has it run in a container."""
-    return program[2] == _ATTEND
+    return [sys.executable, "-c", _ATTEND, "toilcache.container", "3", box.to_json()]
 
 
 def _spawn_host(program: list[str], environment: dict[str, str], theirs: socket.socket, log_path: str) -> int:
@@ -102,9 +96,9 @@ class HostProcess:
     Its end is told by ``pidfd``, not by the end of the socket: what a job leaves behind may hold that open.
     ``running`` are the attempts that hold room, ``queued`` those the host starts by itself in the place of
     one of the same shape that ends, in this order. ``asked``: since when (monotonic clock) it has been asked
-    to end which attempts. ``ready`` since it said so, ``silent`` after the last message.
-    ``marker`` is an entry in the environment of all
-    that descends from this host and no other.
+    to end which attempts. ``ready`` since it said so, ``silent`` after the last message. ``marker`` is an
+    entry in the environment of all that descends from this host and no other. ``fate`` is what host or
+    launcher said of the end of both, ``held`` the end of its job, which is told when the host has ended.
 
     :raises OSError: no sockets or no log can be made, or the process cannot be watched.
     :raises ProcessError: the process cannot be started.
@@ -131,7 +125,8 @@ class HostProcess:
         self.running: dict[str, JobRequest] = {}
         self.queued: deque[JobRequest] = deque()
         self.asked: dict[str, float] = {}
-        self.broken: str | None = None
+        self.fate: tuple[BatchJobExitReason, str] | None = None
+        self.held: tuple[JobRequest, int, int, bytes] | None = None
         self.ready = False
         self.silent = False
         self._outbox: deque[tuple[Any, ...]] = deque()
@@ -195,6 +190,27 @@ class HostProcess:
     def stop(self) -> None:
         """Ask the host to kill what it runs and to end."""
         self._send(protocol.STOP)
+
+    def stop_with(self, request: JobRequest, status: int, max_rss: int, log_tail: bytes) -> None:
+        """Ask the host to end after its only job, whose end is to be told when it has."""
+        self.held = (request, status, max_rss, log_tail)
+        self.asked[request.job_id] = time.monotonic()
+        self.stop()
+
+    def doom(self, reason: BatchJobExitReason, text: str) -> None:
+        """Take note why the host ends; the first to say so knows best."""
+        self.fate = self.fate or (reason, text)
+
+    def fate_of(self, request: JobRequest) -> tuple[BatchJobExitReason, str]:
+        """Return a reason and a phrase for an attempt that ran when the host ended."""
+        if request.job_id in self.asked:
+            return explain(protocol.CANCELLED)
+        return self.fate or (BatchJobExitReason.LOST, f"was lost: {self.last_words()}")
+
+    @property
+    def ran_out_of_memory(self) -> bool | None:
+        """Whether memory ran out in its container; None where no engine has told."""
+        return None if self.fate is None else self.fate[0] == BatchJobExitReason.MEMLIMIT
 
     def kill(self) -> None:
         """Kill the host, which takes its jobs along; `pidfd` tells when it has ended."""

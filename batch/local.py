@@ -2,7 +2,8 @@
 
 Knows hosts, sockets and what the machine has. Must not know the job store, retries or the graph. A host
 serves the jobs of one image and number of threads (its user's module was imported under that
-``OMP_NUM_THREADS``); a job with accelerators gets a fresh host of its own."""
+``OMP_NUM_THREADS``); a job with accelerators, or with limits that an engine enforces, gets a fresh host of
+its own."""
 
 from __future__ import annotations
 
@@ -16,15 +17,14 @@ from typing import Any
 
 from toilcache import vfs
 from toilcache.batch import protocol
-from toilcache.batch.container_plan import HostContainer
+from toilcache.batch.adoption import Adoption, Source
+from toilcache.batch.container_plan import HostContainer, box_for
 from toilcache.batch.container_sweep import sweep
 from toilcache.batch.host_process import (
     HostProcess,
     host_environment,
     host_program,
-    is_boxed,
     run_marker,
-    visible_devices,
 )
 from toilcache.batch.local_waits import standing
 from toilcache.batch.model import Ended, JobRequest, Update
@@ -35,7 +35,7 @@ from toilcache.batch.status import explain
 from toilcache.errors import ProcessError
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.node.coordination import NodeDirs
-from toilcache.node.machine import end_marked_processes, kill_marked_processes, oom_kills, process_age
+from toilcache.node.machine import end_marked_processes, kill_marked_processes, oom_kills
 
 QUEUE_AHEAD = 16
 """So many attempts a host may hold ready, so that it need not ask the leader when a job ends."""
@@ -56,7 +56,8 @@ class LocalAdapter:
     :param setup: the first message to a host (see ``toilcache.batch.protocol``).
     :param clean: called once at the end of :meth:`shutdown`, to remove the workflow's directories on this
         node.
-    :param container: what hosts run in; None: they are plain processes, whatever image jobs ask for."""
+    :param container: what hosts run in; None: they are plain processes, whatever image jobs ask for.
+    :param left: what tells of attempts of earlier leaders, beside the notes of hosts."""
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class LocalAdapter:
         setup: dict[str, Any],
         clean: Callable[[], None],
         container: HostContainer | None = None,
+        left: Sequence[Source] = (),
     ) -> None:
         self._container = container
         self._boxed = False
@@ -80,15 +82,14 @@ class LocalAdapter:
         self._by_kind: dict[Kind, HostProcess] = {}
         self._devices = list(range(pool.capacity.accelerators))
         self._lent: dict[int, tuple[Shape, tuple[int, ...]]] = {}
-        self._adopted: dict[str, tuple[JobRequest, tuple[int, ...]]] = {}
-        self._cancelled: set[str] = set()
         self._began: dict[str, float] = {}
         self._ready: list[Update] = []
         self._poll = select.poll()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._wake_reader, select.POLLIN)
         self._dirs = NodeDirs(*setup["node"])
-        self._orphans = Orphans(setup["notes_dir"], setup["names_base"], workflow_id, run)
+        notes = Orphans(setup["notes_dir"], setup["names_base"], workflow_id, run)
+        self._adoption = Adoption(*left, notes)
         self._oom_kills = oom_kills()
         self._closed = False
 
@@ -106,9 +107,7 @@ class LocalAdapter:
             if request is not None:
                 self._end(request, protocol.CANCELLED, 0, b"")
                 continue
-            if job_id in self._adopted:
-                self._cancelled.add(job_id)
-                self._orphans.kill(_attempt(self._adopted[job_id][0]))
+            if self._adoption.cancel(job_id):
                 continue
             for host in self._hosts.values():
                 if host.cancel(job_id):
@@ -122,17 +121,12 @@ class LocalAdapter:
         return standing(self._pool, self._pending, self._hosts.values(), self._began)
 
     def adopt(self) -> list[tuple[str, int]]:
-        return self._orphans.find()
+        return self._adoption.find()
 
     def adopted(self, requests: Sequence[JobRequest]) -> None:
-        for request in requests:
-            pid = self._orphans.pid(_attempt(request))
-            if pid is None or request.job_id in self._adopted:
-                continue
-            devices = visible_devices(pid) if request.accelerators else ()
+        for request, devices, seconds in self._adoption.take(requests):
             self._devices = [device for device in self._devices if device not in devices]
-            self._adopted[request.job_id] = (request, devices)
-            self._began[request.job_id] = time.monotonic() - process_age(pid)
+            self._began[request.job_id] = time.monotonic() - seconds
             self._pool.take(request.shape)
 
     def wake(self) -> None:
@@ -143,30 +137,26 @@ class LocalAdapter:
 
     def updates(self, timeout: float | None) -> list[Update]:
         if not self._ready:
-            self._wait(self._orphans.limit(timeout))
-        self._part_with(self._orphans.ended())
+            self._wait(self._adoption.limit(timeout))
+        self._part_with(self._adoption.ended())
         ready, self._ready = self._ready, []
         return ready
 
-    def _part_with(self, orphans: list[tuple[str, int]]) -> None:
+    def _part_with(self, orphans: list[tuple[tuple[str, int], Source]]) -> None:
         """Report adopted attempts that have ended, once nothing of theirs runs, and give back what they had.
 
         Their host has seen to that, unless it was killed.
         """
         if not orphans:
             return
-        kill_marked_processes(protocol.job_marker(*attempt) for attempt in orphans)
-        for job_id, version in orphans:
-            request, devices = self._adopted.pop(job_id, (None, ()))
-            if request is not None:
-                self._began.pop(job_id, None)
-                self._devices += devices
-                self._pool.give(request.shape)
-            reason, detail = BatchJobExitReason.LOST, "ended under an earlier leader"
-            if job_id in self._cancelled:
-                self._cancelled.discard(job_id)
-                reason, detail = explain(protocol.CANCELLED)
-            self._ready.append(Ended(job_id, version, reason, detail, 0, b""))
+        kill_marked_processes(protocol.job_marker(*attempt) for attempt, _ in orphans)
+        for attempt, source in orphans:
+            ended, adopted = self._adoption.part_with(attempt, source)
+            if adopted is not None:
+                self._began.pop(ended.job_id, None)
+                self._devices += adopted.devices
+                self._pool.give(adopted.request.shape)
+            self._ready.append(ended)
         self._dispatch()
 
     def _end_the_deaf(self, timeout: float | None) -> float | None:
@@ -231,7 +221,9 @@ class LocalAdapter:
         elif verb == protocol.ENDED:
             self._chain_ended(host, *message[1:])
         elif verb == protocol.BROKEN:
-            host.broken = message[1]
+            host.doom(BatchJobExitReason.ERROR, f"cannot be run by its worker: {message[1]}")
+        elif verb == protocol.FATE:
+            host.doom(BatchJobExitReason(message[1]), message[2])
 
     def _chain_ended(
         self,
@@ -254,13 +246,17 @@ class LocalAdapter:
         if started is not None:
             self._pool.take(started.shape)
             self._began[started.job_id] = time.monotonic()
-        if host.fileno() in self._lent:
-            host.stop()
-        if ended is not None:
+        if ended is not None and host.fileno() in self._lent:
+            host.stop_with(ended, status, max_rss, log_tail)
+        elif ended is not None:
             self._end(ended, status, max_rss, log_tail)
 
-    def _end(self, request: JobRequest, status: int, max_rss: int, log_tail: bytes) -> None:
-        reason, detail = explain(status, oom_killed=status != 0 and self._memory_ran_out())
+    def _end(
+        self, request: JobRequest, status: int, max_rss: int, log_tail: bytes, oom: bool | None = None
+    ) -> None:
+        if oom is None:
+            oom = status != 0 and self._memory_ran_out()
+        reason, detail = explain(status, oom_killed=oom)
         if status == protocol.NOT_STARTED:
             detail, log_tail = f"{detail}: {os.fsdecode(log_tail)}", b""
         self._ready.append(Ended(request.job_id, request.version, reason, detail, max_rss, log_tail))
@@ -274,7 +270,7 @@ class LocalAdapter:
 
         First of all, nothing may go on that its jobs started: another attempt may follow at once.
         """
-        if host.running:
+        if host.running or host.held:
             attempts = map(_attempt, host.running.values())
             kill_marked_processes([host.marker, *(protocol.job_marker(*attempt) for attempt in attempts)])
         self._silence(host)
@@ -287,16 +283,13 @@ class LocalAdapter:
             self._pool.give(lent[0])
             self._devices += lent[1]
         host.close()
-        if host.broken:
-            reason, detail = BatchJobExitReason.ERROR, f"cannot be run by its worker: {host.broken}"
-        else:
-            reason, detail = BatchJobExitReason.LOST, f"was lost: {host.last_words()}"
+        if host.held is not None:
+            self._end(*host.held, host.ran_out_of_memory)
         for request in host.running.values():
             self._began.pop(request.job_id, None)
             if lent is None:
                 self._pool.give(request.shape)
-            asked = explain(protocol.CANCELLED) if request.job_id in host.asked else None
-            self._ready.append(Ended(request.job_id, request.version, *(asked or (reason, detail)), 0, b""))
+            self._ready.append(Ended(*_attempt(request), *host.fate_of(request), 0, b""))
         for request in host.queued:
             self._pending.add(request)
         if any(os.path.lexists(self._dirs.call_file(_attempt(one))) for one in host.running.values()):
@@ -306,7 +299,11 @@ class LocalAdapter:
         """Start a host like the one that ran this: it first calls what the dead one's jobs have deferred."""
         if not self._closed:
             with suppress(OSError, ProcessError):  # then the next host that is needed does, or the clean-up
-                self._host_for(request._replace(accelerators=0))
+                box = box_for(self._container, request, ())
+                if box is not None and box.is_limited:
+                    self._start_host(_threads(request.cores), (), box).stop()
+                else:
+                    self._host_for(request._replace(accelerators=0))
 
     def _dispatch(self) -> None:
         """Start what there is room for, then give each host a few of the same shape to hold ready."""
@@ -343,25 +340,25 @@ class LocalAdapter:
             host.queue(request)
 
     def _host_for(self, request: JobRequest) -> HostProcess:
+        devices = tuple(self._devices[: request.accelerators])
+        box = box_for(self._container, request, devices)
         threads = _threads(request.cores)
-        if request.accelerators:
-            devices = tuple(self._devices[: request.accelerators])
-            host = self._start_host(threads, devices, request.image)
-            del self._devices[: request.accelerators]
+        if request.accelerators or (box is not None and box.is_limited):
+            host = self._start_host(threads, devices, box)
+            del self._devices[: len(devices)]
             self._lent[host.fileno()] = (request.shape, devices)
             return host
         kind = (threads, request.image)
         if kind not in self._by_kind:
-            self._by_kind[kind] = self._start_host(threads, (), request.image)
+            self._by_kind[kind] = self._start_host(threads, (), box)
         return self._by_kind[kind]
 
-    def _start_host(self, threads: int, devices: tuple[int, ...], image: str | None) -> HostProcess:
+    def _start_host(self, threads: int, devices: tuple[int, ...], box: HostContainer | None) -> HostProcess:
         environment = host_environment(run_marker(self._workflow_id, self._run), threads, devices)
         log_path = os.path.join(self._setup["notes_dir"], f"host-{os.urandom(6).hex()}.log")
-        program = host_program(self._container, image, devices)
-        self._boxed = self._boxed or is_boxed(program)
-        setup = self._setup | {"image": self._container and (image or self._container.image)}
-        host = HostProcess(program, environment, setup, log_path)
+        self._boxed = self._boxed or box is not None
+        setup = self._setup | {"image": box and box.image}
+        host = HostProcess(host_program(box), environment, setup, log_path)
         self._hosts[host.fileno()] = host
         self._by_pidfd[host.pidfd] = host
         self._poll.register(host.fileno(), select.POLLIN)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import time
 
-from toilcache.batch.host_process import WORKFLOW_MARKER
+from toilcache.batch.host_process import WORKFLOW_MARKER, visible_devices
+from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.node.ending import end_processes
 from toilcache.node.identity import process_name_exists
-from toilcache.node.machine import environment_entry, process_start_time
+from toilcache.node.machine import environment_entry, process_age, process_start_time
 from toilcache.node.namespaces import pid_here
 
 LOOK_SECONDS = 0.25
@@ -53,6 +54,15 @@ class Orphans:
     def pid(self, attempt: Attempt) -> int | None:
         """Return the process that works on an attempt, None if none is known to."""
         return next((noted[attempt] for noted in self._hosts.values() if attempt in noted), None)
+
+    def facts(self, attempt: Attempt) -> tuple[float, tuple[int, ...]] | None:
+        """Return for how long its process has been running, and the devices that it was given."""
+        pid = self.pid(attempt)
+        return None if pid is None else (process_age(pid), visible_devices(pid))
+
+    def fate(self, attempt: Attempt) -> tuple[BatchJobExitReason, str]:
+        """Nobody has seen how it ended."""
+        return BatchJobExitReason.LOST, "ended under an earlier leader"
 
     def kill(self, attempt: Attempt) -> None:
         """Kill the process that works on an attempt; its host does the rest, and :meth:`ended` will tell.

@@ -30,7 +30,12 @@ Host (or a job's process, over the same socket) to adapter:
 
 Launcher to a host in a container of an allocation:
 
-* ``(WARN, why)``: the allocation is about to be taken away; the end of the socket says so too."""
+* ``(WARN, why)``: the allocation is about to be taken away; the end of the socket says so too.
+
+Launcher of a host in a container to adapter:
+
+* ``(FATE, reason, text)``: the container is over, or could not be had: a ``BatchJobExitReason`` for what ran
+  in it, and a phrase. What the host has said itself before counts more."""
 
 from __future__ import annotations
 
@@ -43,7 +48,7 @@ if TYPE_CHECKING:
 
 SETUP, RUN, QUEUE, START, CANCEL, STOP = "setup", "run", "queue", "start", "cancel", "stop"
 READY, RECORD, ENDED, BROKEN = "ready", "record", "ended", "broken"
-WARN = "warn"
+WARN, FATE = "warn", "fate"
 
 CANCELLED = -1
 NOT_STARTED = -2

@@ -147,11 +147,8 @@ class DockerEngine(Engine):
     def _state_after(self, container: str, seconds: float | None) -> Any:
         """Block until the daemon says that the program ended, the time is up, or the daemon goes away."""
         import docker
-        import requests
 
-        with suppress(
-            docker.errors.NotFound, requests.exceptions.ConnectionError, requests.exceptions.Timeout
-        ):
+        with suppress(EngineUnavailableError), self._asking(), suppress(docker.errors.NotFound):
             self._client().api.wait(container, timeout=seconds)
         return self._when_back(lambda: self._state(container))
 

@@ -7,12 +7,28 @@ the name of the entry point is what people choose it by.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from toilcache.containers.model import Engine
 from toilcache.errors import ConfigError, EngineUnavailableError
 
+T = TypeVar("T")
+_LOOK_SECONDS = 0.2
 ENTRY_POINTS = "toilcache.container_engines"
+
+
+def patiently(seconds: float, ask: Callable[[], T]) -> T:
+    """Return what ``ask`` returns; while no engine answers, ask again for so long: it may be coming back."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except EngineUnavailableError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_LOOK_SECONDS)  # nothing announces the return of an engine
 
 
 def _docker(image_cache: str | None) -> Engine:

@@ -17,6 +17,8 @@ from toilcache.errors import ContainerError, show
 # What the containers of a workflow can be found by.
 WORKFLOW_LABEL, RUN_LABEL, STORE_LABEL = "toilcache.workflow", "toilcache.run", "toilcache.store"
 JOB_LABEL, HOST_LABEL = "toilcache.job", "toilcache.host"
+# What else the container of a single attempt tells: JOB:VERSION, when it began (time(2)), its devices.
+ATTEMPT_LABEL, BEGAN_LABEL, DEVICES_LABEL = "toilcache.attempt", "toilcache.began", "toilcache.devices"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -60,6 +62,11 @@ class Exit(NamedTuple):
 
     code: int | None
     oom_killed: bool = False
+
+    @property
+    def is_from_outside(self) -> bool:
+        """True if a signal ended it, or nobody could tell: the program may have done nothing wrong."""
+        return self.code is None or self.code > 128
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ class Config:
     symlinkImports: bool
     container: str | None
     containerEngine: str
+    containerLimits: bool
     imageCache: str | None
     defaultMemory: int
     defaultCores: float
@@ -143,6 +144,21 @@ class Config:
         self.restart = self.restart or self.forceRestart
         if self.writeLogsFromAllJobs and self.writeLogs is None:
             raise ConfigError("cannot write the logs of all jobs: no directory is given; add --writeLogs DIR")
+        if self.batchSystem == "docker":
+            self._check_docker()
+
+    def _check_docker(self) -> None:
+        if self.containerEngine not in ("auto", "docker"):
+            raise ConfigError(
+                f"cannot use batch system docker with container engine {self.containerEngine}: its "
+                "containers are Docker's; leave --containerEngine out, or use --batchSystem single_machine"
+            )
+        if self.container is None:
+            raise ConfigError(
+                "cannot use batch system docker: there is no image for jobs that ask for none; "
+                "add --container IMAGE"
+            )
+        self.containerEngine = "docker"
 
 
 def wants_cleaning(policy: str, *, failed: bool) -> bool:

@@ -92,7 +92,9 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             parse_batch_system,
             "single_machine",
             "NAME",
-            f"what runs the jobs: {', '.join(KNOWN_BATCH_SYSTEMS)} (also called local)",
+            f"what runs the jobs: {', '.join(KNOWN_BATCH_SYSTEMS)}; single_machine, also called local, "
+            "runs them as processes of this machine, or in containers if there is --container; docker runs "
+            "each in a container of its own here, kept by Docker to the job's cores, memory and accelerators",
         ),
         Option(
             "maxLocalJobs",
@@ -165,6 +167,14 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "NAME",
             "what runs containers: auto, docker, singularity (also called apptainer), podman, or none to run "
             "the jobs without; auto is the first of these that answers",
+        ),
+        Option(
+            "containerLimits",
+            parse_bool,
+            False,
+            "",
+            "give each job a container of its own, and have the engine keep it to the job's cores and "
+            "memory; without, a container serves all jobs of its image (batch system docker always does it)",
         ),
         Option(
             "imageCache",

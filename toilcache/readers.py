@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-KNOWN_BATCH_SYSTEMS = ("single_machine", "slurm")
+KNOWN_BATCH_SYSTEMS = ("single_machine", "docker", "slurm")
 BATCH_SYSTEM_ALIASES = {"local": "single_machine", "singleMachine": "single_machine"}
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "OFF")

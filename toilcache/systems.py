@@ -46,7 +46,7 @@ def make_adapter(
         setup = _host_setup(config, store, dirs, run)
         container = _host_container(config, store, setup, run)
         return make_slurm(config, store, run, setup, container, clean, cleans_nodes)
-    makers = {"local": _local, "single_machine": _local}
+    makers = {"docker": _docker, "local": _local, "single_machine": _local}
     maker = makers.get(config.batchSystem)
     if maker is None:
         known = ", ".join(sorted([*makers, "slurm"]))
@@ -76,6 +76,17 @@ def _local(
     return LocalAdapter(_local_pool(config, dirs), str(config.workflowID), run, setup, clean, container)
 
 
+def _docker(
+    config: Config, store: AbstractJobStore, dirs: NodeDirs, run: int, clean: Callable[[], None]
+) -> BatchAdapter:
+    from toilcache.batch.docker import make_adapter as make_docker
+
+    setup = _host_setup(config, store, dirs, run)
+    container = _host_container(config, store, setup, run)
+    assert container is not None  # without an engine the options are refused
+    return make_docker(_local_pool(config, dirs), str(config.workflowID), run, setup, clean, container)
+
+
 def _host_container(
     config: Config, store: AbstractJobStore, setup: dict[str, Any], run: int
 ) -> HostContainer | None:
@@ -98,6 +109,7 @@ def _host_container(
             STORE_LABEL: next(iter(stores), store.locator),
         },
         variables=HOST_VARIABLES,
+        per_job=config.containerLimits,
     )
 
 

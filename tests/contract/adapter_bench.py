@@ -5,6 +5,7 @@ workers.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ class Bench:
     """An adapter with two slots over a real job store, and jobs for it."""
 
     adapter: BatchAdapter
+    many = 50
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -100,7 +102,11 @@ class Bench:
         self.hear(lambda: len(self.adapter.running()) >= count and self.at_work() >= count)
 
     def at_work(self) -> int:
-        return len(list(self.home.glob("*.running")))
+        return len(self.marks("running"))
+
+    def marks(self, kind: str) -> list[Path]:
+        """What jobs at the gate have left there."""
+        return list(Path(self.gate).parent.glob(f"*.{kind}"))
 
 
 class LocalBench(Bench):
@@ -113,6 +119,7 @@ class LocalBench(Bench):
         (home / "work").mkdir()
         (home / "coordination").mkdir()
         self.dirs = node_dirs(str(self.config.workflowID), str(home / "work"), str(home / "coordination"))
+        self.gate = os.path.join(self.dirs.work, "the gate\n'")  # jobs in containers see it too
         self.adapter = self.new_adapter()
 
     def new_adapter(
@@ -129,6 +136,11 @@ class LocalBench(Bench):
             host.socket.close()
         self.adapter = self.new_adapter(run=2, devices=devices)
         return dead
+
+    def kill_hosts(self, adapter: LocalAdapter) -> None:
+        """Kill the hosts of an adapter."""
+        for host in adapter._hosts.values():
+            os.kill(host.pid, signal.SIGKILL)
 
     def hosts(self) -> list[int]:
         return [host.pid for host in self.adapter._hosts.values()]

@@ -28,7 +28,7 @@ def quick(job: Job) -> str:
 
 def wait_for(job: Job, gate: str) -> None:
     """Say that the job runs, then wait until a file appears."""
-    with open(f"{gate}.{os.getpid()}.running", "w", encoding="ascii"):
+    with open(f"{gate}.{job.description.jobStoreID}.{os.getpid()}.running", "w", encoding="ascii"):
         pass
     while not os.path.exists(gate):
         time.sleep(0.005)

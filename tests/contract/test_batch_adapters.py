@@ -1,7 +1,8 @@
 """What every batch adapter promises the leader (``toilcache.batch.model.BatchAdapter``).
 
 One suite over the adapter for this machine, with real hosts, processes and a real job store, over the one for
-Slurm with a fake cluster, and over the one without workers that other tests drive the leader with.
+Docker with a fake daemon and a real one, over the one for Slurm with a fake cluster, and over the one without
+workers that other tests drive the leader with.
 """
 
 from __future__ import annotations
@@ -20,14 +21,30 @@ import pytest
 
 from tests.contract import adapter_jobs
 from tests.contract.adapter_bench import MIB, SLOTS, Bench, LocalBench, NullBench, alive_with
+from tests.contract.docker_bench import DockerBench, RealDockerBench
 from tests.contract.slurm_bench import SlurmBench
+from tests.testbed.fixtures import Engines
 from toilcache.errors import InsufficientSystemResources
 from toilcache.job.exit_reason import BatchJobExitReason as Reason
 
 
-@pytest.fixture(params=[LocalBench, NullBench, SlurmBench])
+def real_docker(request: pytest.FixtureRequest, home: Path) -> Bench:
+    engines: Engines = request.getfixturevalue("engines")
+    return RealDockerBench(home, engines.docker_host, engines.image("docker"))
+
+
+@pytest.fixture(
+    params=[
+        LocalBench,
+        NullBench,
+        SlurmBench,
+        DockerBench,
+        pytest.param(real_docker, marks=pytest.mark.real),
+    ]
+)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    bench: Bench = request.param(tmp_path)
+    given = (request, tmp_path) if request.param is real_docker else (tmp_path,)
+    bench: Bench = request.param(*given)
     yield bench
     bench.close()
 
@@ -44,9 +61,9 @@ def local(tmp_path: Path) -> Iterator[LocalBench]:
 
 
 def test_each_attempt_has_its_record_and_one_end(bench: Bench) -> None:
-    requests = [bench.quick() for _ in range(50)]
-    bench.adapter.submit(requests[:20])
-    bench.adapter.submit(requests[20:])
+    requests = [bench.quick() for _ in range(bench.many)]
+    bench.adapter.submit(requests[: bench.many // 2])
+    bench.adapter.submit(requests[bench.many // 2 :])
     bench.adapter.submit([])
     ends = bench.end_of(*requests)
     assert {end.reason for end in ends} == {Reason.FINISHED}
@@ -210,7 +227,7 @@ def test_a_killed_host_is_seen_although_something_holds_its_socket(local: LocalB
     request = local.request(adapter_jobs.fork_and_wait_for, local.gate)
     local.adapter.submit([request])
     local.await_running(1)
-    (forked,) = local.home.glob("*.forked")
+    (forked,) = local.marks("forked")
     stray = psutil.Process(int(forked.suffixes[-2][1:]))
     try:
         (host,) = local.hosts()
@@ -363,7 +380,7 @@ def test_a_worker_killed_from_outside(local: LocalBench) -> None:
     request = local.waiting()
     local.adapter.submit([request])
     local.await_running(1)
-    (mark,) = local.home.glob("*.running")
+    (mark,) = local.marks("running")
     os.kill(int(mark.name.split(".")[-2]), signal.SIGKILL)
     (end,) = local.end_of(request)
     # The latter if the kernel has killed something else for memory meanwhile.

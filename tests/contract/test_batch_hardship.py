@@ -12,6 +12,7 @@ import pytest
 
 from tests.contract import adapter_jobs
 from tests.contract.adapter_bench import SLOTS, LocalBench, alive_with, bury
+from tests.contract.docker_bench import DockerBench
 from toilcache.batch import host_process
 from toilcache.batch import local as local_module
 from toilcache.errors import ProcessError
@@ -22,68 +23,76 @@ from toilcache.job.exit_reason import BatchJobExitReason as Reason
 def local(tmp_path: Path) -> Iterator[LocalBench]:
     bench = LocalBench(tmp_path)
     yield bench
-    bench.adapter.shutdown()
+    bench.close()
     assert bench.processes() == []
 
 
-def test_an_abandoned_host_lets_its_jobs_finish_for_the_next_leader(local: LocalBench) -> None:
-    running = [local.waiting() for _ in range(SLOTS)]
-    queued = local.waiting()
-    local.adapter.submit([*running, queued])
-    local.await_running(SLOTS)
-    dead = local.next_leader()
-    assert sorted(local.adapter.adopt()) == sorted((request.job_id, 1) for request in running)
-    local.open_gate()
-    assert {end.reason for end in local.end_of(*running)} == {Reason.LOST}
-    assert all(local.has_run(request) for request in running)
-    assert not local.has_run(queued)
+@pytest.fixture(params=[LocalBench, DockerBench])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalBench]:
+    bench: LocalBench = request.param(tmp_path)
+    yield bench
+    bench.close()
+    assert bench.processes() == []
+
+
+def test_an_abandoned_host_lets_its_jobs_finish_for_the_next_leader(machine: LocalBench) -> None:
+    running = [machine.waiting() for _ in range(SLOTS)]
+    queued = machine.waiting()
+    machine.adapter.submit([*running, queued])
+    machine.await_running(SLOTS)
+    dead = machine.next_leader()
+    assert sorted(machine.adapter.adopt()) == sorted((request.job_id, 1) for request in running)
+    machine.open_gate()
+    assert {end.reason for end in machine.end_of(*running)} == {Reason.LOST}
+    assert all(machine.has_run(request) for request in running)
+    assert not machine.has_run(queued)
     bury(dead)
 
 
-def test_commands_that_come_with_the_loss_of_the_leader_start_nothing(local: LocalBench) -> None:
+def test_commands_that_come_with_the_loss_of_the_leader_start_nothing(machine: LocalBench) -> None:
     """The next leader may have looked already, and fenced what did not run."""
-    request = local.quick()
-    local.adapter.submit([request])
-    bury(local.next_leader())
-    assert not local.has_run(request)
+    request = machine.quick()
+    machine.adapter.submit([request])
+    bury(machine.next_leader())
+    assert not machine.has_run(request)
 
 
-def test_adopted_attempts_have_their_room(local: LocalBench) -> None:
-    running = [local.waiting() for _ in range(SLOTS)]
-    local.adapter.submit(running)
-    local.await_running(SLOTS)
-    dead = local.next_leader()
-    assert len(local.adapter.adopt()) == SLOTS
-    local.adapter.adopted([*running, local.quick()])
-    assert set(local.adapter.running()) == {request.job_id for request in running}
-    assert all(seconds >= 0 for seconds in local.adapter.running().values())
-    following = local.quick()
-    local.adapter.submit([following])
-    assert local.hosts() == []
-    local.open_gate()
-    assert {end.reason for end in local.end_of(*running, following)} == {Reason.LOST, Reason.FINISHED}
-    assert local.adapter.running() == {}
-    last = local.quick(cores=SLOTS)
-    local.adapter.submit([last])
-    assert [end.reason for end in local.end_of(last)] == [Reason.FINISHED]
+def test_adopted_attempts_have_their_room(machine: LocalBench) -> None:
+    running = [machine.waiting() for _ in range(SLOTS)]
+    machine.adapter.submit(running)
+    machine.await_running(SLOTS)
+    dead = machine.next_leader()
+    assert len(machine.adapter.adopt()) == SLOTS
+    machine.adapter.adopted([*running, machine.quick()])
+    assert set(machine.adapter.running()) == {request.job_id for request in running}
+    assert all(seconds >= 0 for seconds in machine.adapter.running().values())
+    following = machine.quick()
+    machine.adapter.submit([following])
+    assert machine.hosts() == []
+    machine.open_gate()
+    assert {end.reason for end in machine.end_of(*running, following)} == {Reason.LOST, Reason.FINISHED}
+    assert machine.adapter.running() == {}
+    last = machine.quick(cores=SLOTS)
+    machine.adapter.submit([last])
+    assert [end.reason for end in machine.end_of(last)] == [Reason.FINISHED]
     bury(dead)
 
 
-def test_adopted_attempts_can_be_cancelled(local: LocalBench) -> None:
-    victim, other = local.waiting(), local.waiting()
-    local.adapter.submit([victim, other])
-    local.await_running(2)
-    dead = local.next_leader()
-    local.adapter.adopt()
-    local.adapter.adopted([victim, other])
-    local.adapter.cancel([victim.job_id])
-    (end,) = local.end_of(victim)
+def test_adopted_attempts_can_be_cancelled(machine: LocalBench) -> None:
+    victim, other = machine.waiting(), machine.waiting()
+    machine.adapter.submit([victim, other])
+    machine.await_running(2)
+    dead = machine.next_leader()
+    machine.adapter.adopt()
+    machine.adapter.adopted([victim, other])
+    machine.adapter.cancel([victim.job_id])
+    (end,) = machine.end_of(victim)
     assert (end.reason, end.detail) == (Reason.KILLED, "was cancelled")
-    assert not local.has_run(victim)
-    assert set(local.adapter.running()) == {other.job_id}
-    local.open_gate()
-    local.end_of(other)
-    assert local.has_run(other)
+    assert not machine.has_run(victim)
+    assert set(machine.adapter.running()) == {other.job_id}
+    machine.open_gate()
+    machine.end_of(other)
+    assert machine.has_run(other)
     bury(dead)
 
 
@@ -107,36 +116,35 @@ def test_a_stopped_host_is_killed_when_it_does_not_end_what_it_was_asked_to_end(
     assert [end.reason for end in local.end_of(following)] == [Reason.FINISHED]
 
 
-def test_programs_of_an_adopted_attempt_do_not_outlive_its_killed_host(local: LocalBench) -> None:
+def test_programs_of_an_adopted_attempt_do_not_outlive_its_killed_host(machine: LocalBench) -> None:
     marker = f"program-{os.urandom(6).hex()}"
-    request = local.request(adapter_jobs.run_program, marker, local.gate)
-    local.adapter.submit([request])
-    local.await_running(1)
-    local.hear(lambda: len(alive_with(marker)) == 1)
-    (host,) = local.hosts()
-    dead = local.next_leader()
-    local.adapter.adopt()
-    local.adapter.adopted([request])
-    os.kill(host, signal.SIGKILL)
+    request = machine.request(adapter_jobs.run_program, marker, machine.gate)
+    machine.adapter.submit([request])
+    machine.await_running(1)
+    machine.hear(lambda: len(alive_with(marker)) == 1)
+    dead = machine.next_leader()
+    machine.adapter.adopt()
+    machine.adapter.adopted([request])
+    machine.kill_hosts(dead)
     bury(dead)
-    local.end_of(request)
+    machine.end_of(request)
     assert alive_with(marker) == []
 
 
-def test_a_fenced_leader_leaves_what_others_adopted(local: LocalBench) -> None:
-    earlier, own = local.waiting(), local.waiting()
-    local.adapter.submit([earlier])
-    local.await_running(1)
-    dead = local.next_leader()
-    local.adapter.submit([own])
-    local.await_running(1)
-    local.adapter.shutdown(fenced=True)
-    assert local.processes(run=2) == []
-    assert local.processes() != []
-    local.open_gate()
+def test_a_fenced_leader_leaves_what_others_adopted(machine: LocalBench) -> None:
+    earlier, own = machine.waiting(), machine.waiting()
+    machine.adapter.submit([earlier])
+    machine.await_running(1)
+    dead = machine.next_leader()
+    machine.adapter.submit([own])
+    machine.await_running(1)
+    machine.adapter.shutdown(fenced=True)
+    assert machine.processes(run=2) == []
+    assert machine.processes() != []
+    machine.open_gate()
     bury(dead)
-    assert local.has_run(earlier)
-    assert not local.has_run(own)
+    assert machine.has_run(earlier)
+    assert not machine.has_run(own)
 
 
 def test_devices_are_seen_by_one_job_at_a_time(local: LocalBench) -> None:

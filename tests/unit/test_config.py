@@ -419,6 +419,17 @@ def test_options_that_need_each_other() -> None:
     config_from_options(parse("s", "--writeLogsFromAllJobs", "--writeLogs", "d"))
 
 
+def test_the_docker_batch_system_needs_an_image_and_its_own_engine() -> None:
+    docker = ("s", "--batchSystem", "docker")
+    with pytest.raises(ConfigError, match="there is no image for jobs that ask for none; add --container"):
+        config_from_options(parse(*docker))
+    boxed = (*docker, "--container", "python:3.12")
+    assert config_from_options(parse(*boxed)).containerEngine == "docker"
+    for engine in ("none", "singularity", "podman"):
+        with pytest.raises(ConfigError, match=f"with container engine {engine}"):
+            config_from_options(parse(*boxed, "--containerEngine", engine))
+
+
 def test_paths_are_absolute_and_know_the_home_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
