@@ -128,6 +128,22 @@ def eats(job: Job) -> int:
     return len(bytearray(600 << 20))
 
 
+def grows(job: Job) -> int:
+    """Have a child take more memory than it has asked for, but less than twice that."""
+    return job.addChildFn(takes_memory, 170 << 20, cores=1, memory="100M", disk="10M").rv()
+
+
+def takes_memory(size: int) -> int:
+    return len(bytearray(size))
+
+
+def fills(job: Job) -> int:
+    """Write to the job's directory until it is full."""
+    with open(os.path.join(job.tempDir, "large"), "wb") as file:
+        while True:
+            file.write(bytes(1 << 20))
+
+
 def runs_tools(job: Job, image: str) -> list[Any]:
     """Run programs in containers of their own, and tell what came of it."""
     own = Path(job.fileStore.localTempDir)
@@ -154,6 +170,12 @@ def runs_tools(job: Job, image: str) -> list[Any]:
         quiet,
         len(large),
     ]
+
+
+def runs_a_limited_tool(job: Job, image: str) -> int:
+    """Have a program in a container of its own tell how much memory it may take."""
+    script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>&-; true"
+    return int(run_container(job, image, ["sh", "-c", script]).split()[0])
 
 
 def runs_a_missing_image(job: Job, image: str) -> str:

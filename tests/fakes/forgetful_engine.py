@@ -6,13 +6,15 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from toilcache.containers.docker_engine import DockerEngine
 from toilcache.containers.engines import make_engine
 from toilcache.containers.model import ContainerSpec, Engine, Mount
 
 
 def make(image_cache: str | None) -> Engine:
     """An engine of the kind that FORGETFUL names, without the mounts below FORGET."""
-    engine: Any = make_engine(os.environ["FORGETFUL"], image_cache)
+    name = os.environ["FORGETFUL"]
+    engine: Any = DockerEngine() if name == "docker" else make_engine(name, image_cache)
     forgotten = os.environ["FORGET"]
     run = engine.run
 
