@@ -137,7 +137,7 @@ def test_an_abandoned_host_stays_until_they_were_called(bench: DeferBench) -> No
     request = bench.deferring(slowly=True, waits=True)
     bench.adapter.submit([request])
     bench.await_running(1)
-    (job,) = [int(path.name.split(".")[-2]) for path in bench.home.glob("*.running")]
+    (job,) = [int(path.name.split(".")[-2]) for path in bench.marks("running")]
     dead = bench.next_leader()
     os.kill(job, signal.SIGKILL)
     bench.hear(lambda: bench.words() == ["begun"])
