@@ -137,13 +137,6 @@ def takes_memory(size: int) -> int:
     return len(bytearray(size))
 
 
-def fills(job: Job) -> int:
-    """Write to the job's directory until it is full."""
-    with open(os.path.join(job.tempDir, "large"), "wb") as file:
-        while True:
-            file.write(bytes(1 << 20))
-
-
 def runs_tools(job: Job, image: str) -> list[Any]:
     """Run programs in containers of their own, and tell what came of it."""
     own = Path(job.fileStore.localTempDir)
