@@ -14,6 +14,7 @@ import pytest
 from tests.contract import adapter_jobs
 from tests.contract.adapter_bench import MIB, LocalBench, bury
 from tests.contract.docker_bench import DockerBench
+from tests.contract.test_container_hosts import Boxes
 from toilcache.batch import docker as docker_module
 from toilcache.batch.container_plan import HOST_MEMORY, PIDS
 from toilcache.batch.model import JobRequest
@@ -295,3 +296,16 @@ def test_containers_whose_launcher_and_leader_are_gone_are_removed_at_the_end(be
     next_leader_alone(bench)
     bench.adapter.shutdown()
     assert bench.docker.containers() == []
+
+
+# Whole workflows
+
+
+@pytest.mark.parametrize("options", [("--batchSystem", "docker"), ("--containerLimits",)])
+def test_a_workflow_whose_jobs_have_containers_of_their_own(
+    tmp_path: Path, bench: DockerBench, options: tuple[str, ...]
+) -> None:
+    (tmp_path / "whole").mkdir()
+    engine = bench.engine
+    boxes = Boxes(tmp_path / "whole", "docker", engine, bench.image, {"DOCKER_HOST": bench.docker.host})
+    assert boxes.result("--kind", "asks_for_nothing", *options) == "done"

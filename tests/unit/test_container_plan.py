@@ -5,15 +5,28 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from toilcache.batch.container_plan import HostContainer, mounts_of, readable_places
+from toilcache.batch.container_plan import (
+    HOST_MEMORY,
+    PIDS,
+    HostContainer,
+    box_for,
+    fate_of,
+    mounts_of,
+    readable_places,
+)
+from toilcache.batch.container_service import Service
+from toilcache.batch.model import JobRequest
 from toilcache.containers.engines import engine_names, make_engine
 from toilcache.containers.kit import FIRST, LAST, make_kit
-from toilcache.containers.model import Mount
+from toilcache.containers.model import ATTEMPT_LABEL, DEVICES_LABEL, Exit, Mount
+from toilcache.containers.tool import ToolRequest
 from toilcache.errors import ConfigError, ContainerError
+from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.node.coordination import NodeDirs
 
 PLAN = HostContainer(
@@ -117,3 +130,57 @@ def test_an_engine_that_there_is_not_is_named() -> None:
         ConfigError, match=r"cannot use container engine 'rkt'.*choose apptainer, auto, docker"
     ):
         make_engine("rkt")
+
+
+REQUEST = JobRequest("job1", 3, "name", 0.001, 100, 7, 1, False)
+
+
+def test_a_job_without_an_image_runs_in_no_container() -> None:
+    container = HostContainer("docker", None, None, (), ("wf", "/w", "/c"), per_job=True)
+    assert box_for(None, REQUEST, ()) is None
+    assert box_for(container, REQUEST, ()) is None
+    box = box_for(container, REQUEST._replace(image="own:1"), ())
+    assert box is not None
+    assert box.image == "own:1"
+
+
+def test_a_container_for_all_has_no_limits_and_one_for_a_job_has_those_of_the_job() -> None:
+    warm = HostContainer("docker", None, "python:3", (), ("wf", "/w", "/c"), labels={"a": "b"})
+    box = box_for(warm, REQUEST, (2,))
+    assert box == replace(warm, gpus=(2,))
+    assert not box.is_limited
+    own = box_for(replace(warm, per_job=True), REQUEST, (2, 3))
+    assert own is not None
+    assert own.is_limited
+    assert (own.cores, own.memory, own.pids, own.gpus) == (0.01, 100 + HOST_MEMORY, PIDS, (2, 3))
+    assert own.labels["a"] == "b"
+    assert (own.labels[ATTEMPT_LABEL], own.labels[DEVICES_LABEL]) == ("job1:3", "2,3")
+    assert HostContainer.from_json(own.to_json()) == own
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason", "words"),
+    [
+        (Exit(137, oom_killed=True), BatchJobExitReason.MEMLIMIT, "memory ran out"),
+        (Exit(0, oom_killed=True), BatchJobExitReason.MEMLIMIT, "memory ran out"),
+        (Exit(137), BatchJobExitReason.LOST, "was lost: its container was killed by signal 9"),
+        (Exit(None), BatchJobExitReason.LOST, "was lost: its container is gone"),
+        (Exit(1), BatchJobExitReason.LOST, "was lost: its container ended with status 1"),
+    ],
+)
+def test_what_the_end_of_a_container_means(ended: Exit, reason: BatchJobExitReason, words: str) -> None:
+    assert fate_of(ended)[0] == reason
+    assert words in fate_of(ended)[1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [((None, None), (2.0, 1000)), ((1.0, 500), (1.0, 500)), ((8.0, 5000), (2.0, 1000))],
+)
+def test_a_program_beside_a_job_has_no_more_than_the_job(
+    asked: tuple[float | None, int | None], given: tuple[float, int]
+) -> None:
+    request = ToolRequest("docker", None, "image", ("true",), (), "/", cores=asked[0], memory=asked[1])
+    limited = Service(2.0, 1000)._limited(request)
+    assert (limited.cores, limited.memory) == given
+    assert Service()._limited(request) == request
