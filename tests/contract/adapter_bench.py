@@ -15,6 +15,7 @@ import psutil
 
 from tests.contract import adapter_jobs
 from tests.fakes.null_adapter import Committer, NullAdapter
+from tests.runs import DEADLINE
 from toilcache.batch.host_process import run_marker
 from toilcache.batch.local import LocalAdapter
 from toilcache.batch.model import BatchAdapter, Ended, JobRequest, Record, Update
@@ -24,7 +25,6 @@ from toilcache.job.job import Job
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.node.coordination import NodeDirs, node_dirs
 
-GIVE_UP = 60.0
 SLOTS = 2
 MIB = 1 << 20
 
@@ -73,7 +73,7 @@ class Bench:
 
     def hear(self, condition: Callable[[], bool]) -> None:
         """Take updates until something is true."""
-        deadline = time.monotonic() + GIVE_UP
+        deadline = time.monotonic() + DEADLINE
         while not condition():
             assert time.monotonic() < deadline, (self.updates, self.adapter.running())
             self.updates += self.adapter.updates(0.05)

@@ -15,6 +15,7 @@ import pytest
 
 import toilcache
 from tests.fakes.cache_nodes import BIG, CHANGES, Node, commit, node_in, spoil, write
+from tests.runs import DEADLINE
 from toilcache.errors import (
     CacheError,
     CacheUnbalancedError,
@@ -186,7 +187,7 @@ def test_a_stream_of_what_is_not_uploaded_yet_gives_bytes_or_text(node: Node) ->
 def test_threads_of_a_job_read_at_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """No lock is held while a file is fetched: each of the fetches waits for all others to have begun."""
     ids = [node.uploaded(os.urandom(10)) for _ in range(4)]
-    read, all_begun = node.store.read_file, threading.Barrier(4, timeout=30)
+    read, all_begun = node.store.read_file, threading.Barrier(4, timeout=DEADLINE)
 
     def slow(file_id: str, path: str, symlink: bool = False) -> None:
         all_begun.wait()

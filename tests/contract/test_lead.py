@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.contract import lead_workflow
-from tests.runs import Place
+from tests.runs import DEADLINE, Place
 from toilcache import leadership, vfs
 from toilcache.config import Config
 from toilcache.errors import JobStoreUnavailableError, LeaderAliveError
@@ -152,7 +152,7 @@ def test_a_leader_shows_life_while_no_workflow_runs(tmp_path: Path, monkeypatch:
     store = FileJobStore(str(tmp_path / "store"))
     with take_lead(store, str(tmp_path / "lock"), new=True, force=False) as run:
         beat = tmp_path / "store" / "leader" / f"{run}.beat"
-        end = time.monotonic() + 60
+        end = time.monotonic() + DEADLINE
         while not beat.exists():
             assert time.monotonic() < end
             time.sleep(0.01)

@@ -149,7 +149,7 @@ def leaves_children(job: Job) -> Any:
 
 def those_alive(pids: list[int]) -> list[int]:
     """The processes that are still there when there was time to end them."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while time.monotonic() < end and any(os.path.exists(f"/proc/{pid}") for pid in pids):
         time.sleep(0.01)
     return [pid for pid in pids if os.path.exists(f"/proc/{pid}")]

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.crash import deferred_workflow
-from tests.runs import Finished, Place
+from tests.runs import DEADLINE, Finished, Place
 
 pytestmark = pytest.mark.crash
 
@@ -162,7 +162,7 @@ def test_leader_and_host_killed_leave_it_to_the_restart(workflow: Workflow) -> N
     leader.kill()
     host.kill()
     workflow.place.finish(leader)
-    psutil.wait_procs([host, job], timeout=60)
+    psutil.wait_procs([host, job], timeout=DEADLINE)
     assert workflow.words() == ["ran"]
     workflow.go()
     finished = workflow.place.restart(*workflow.options("end", "wait"))
@@ -199,7 +199,7 @@ def test_when_all_are_killed_the_clean_up_calls_it(workflow: Workflow) -> None:
     leader.kill()
     host.kill()
     workflow.place.finish(leader)
-    psutil.wait_procs([host, job], timeout=60)
+    psutil.wait_procs([host, job], timeout=DEADLINE)
     (directory,) = workflow.place.work.iterdir()
     workflow_id = directory.name.split("-")[1]
     finished = cleanup(workflow.place, "--workflow", workflow_id)

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.fakes.faults import KILL_AFTER, KILL_BEFORE, Plan, in_child
+from tests.runs import DEADLINE
 from tests.unit.repository import ROOT
 from toilcache.node.deferred import CallFile, files_in
 from toilcache.node.leftovers import call_left_behind
@@ -26,7 +27,6 @@ from toilcache.worker.posix import Kernel
 
 pytestmark = pytest.mark.crash
 
-DEADLINE = 60.0
 CALLS = """
 import os, signal, sys, time
 

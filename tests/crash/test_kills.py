@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 from tests.crash import kill_workflow
+from tests.runs import DEADLINE
 from toilcache.node.identity import process_name_exists
 
 SEEDS = range(5)
-DEADLINE = 120.0
 
 
 class Workflow:

@@ -14,7 +14,8 @@ import pytest
 
 from tests.crash.store_tree import tree
 from tests.crash.suspended import LED, Suspended, await_end, end_what_is_left, family, send
-from tests.crash.test_kills import DEADLINE, Workflow, workflow
+from tests.crash.test_kills import Workflow, workflow
+from tests.runs import DEADLINE
 
 __all__ = ["workflow"]  # the fixture
 

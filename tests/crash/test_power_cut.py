@@ -20,8 +20,9 @@ from typing import NamedTuple
 import pytest
 
 from tests.crash import kill_workflow
-from tests.crash.test_kills import DEADLINE, Workflow
+from tests.crash.test_kills import Workflow
 from tests.fakes.power_cut import Disk, lose_the_node, rebooted, without_sync
+from tests.runs import DEADLINE
 from toilcache.leader.journal import replay
 
 CUTS = int(os.environ.get("POWER_CUTS", "6"))

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.test_kills import DEADLINE, Workflow
+from tests.crash.test_kills import Workflow
 from tests.fakes.faults import ANY, HOST, KILL_BEFORE, LEADER, WORKER, Plan
+from tests.runs import DEADLINE
 
 KILLS = int(os.environ.get("SOAK_KILLS", "1000"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))

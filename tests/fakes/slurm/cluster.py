@@ -101,8 +101,8 @@ class FakeSlurm:
             self._write("state.json", state)
 
     def wait_idle(self) -> dict[str, dict[str, Any]]:
-        """Wait until nothing waits or runs; return what still does after ten seconds."""
-        deadline = time.monotonic() + 10
+        """Wait until nothing waits or runs; return what still does after a minute."""
+        deadline = time.monotonic() + 60
         while (left := self.tasks("PENDING", "RUNNING", "SUSPENDED")) and time.monotonic() < deadline:
             time.sleep(0.02)
         return left
@@ -119,7 +119,7 @@ class FakeSlurm:
             for pid in (task.get("pid"), task.get("keeper")):
                 if pid and str(self.home) in _environ(pid):
                     os.killpg(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while any(self._alive()) and time.monotonic() < deadline:
             time.sleep(0.01)
 
