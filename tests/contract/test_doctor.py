@@ -224,9 +224,9 @@ def test_a_bind_that_is_left_out_is_named(real_patient: Patient, tmp_path: Path)
 
 
 @pytest.fixture
-def small(real_patient: Patient) -> Iterator[Path]:
+def small(tmp_path: Path) -> Iterator[Path]:
     """A place for job stores on a file system of half a megabyte."""
-    place = real_patient.boxes.base / "small"
+    place = tmp_path / "small"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], check=True)
     yield place
@@ -238,7 +238,7 @@ def test_a_full_file_system_is_named(real_patient: Patient, small: Path) -> None
     red = real_patient.red()
     assert red["topic"] == "space"
     assert red["found"].startswith("job store ")
-    assert "small' takes no file: no space left on device" in red["found"]
+    assert "small takes no file: no space left on device" in red["found"]
     assert "make room" in red["change"]
     assert list(small.iterdir()) == []
 
