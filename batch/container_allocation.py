@@ -17,7 +17,7 @@ from typing import Any
 from toilcache.batch import protocol
 from toilcache.batch.container_host import attend, handed
 from toilcache.batch.container_launch import Launch
-from toilcache.batch.container_plan import HostContainer
+from toilcache.batch.container_plan import BOX_MEMORY, HostContainer
 from toilcache.batch.container_sweep import remove_all
 from toilcache.batch.host_process import visible_devices
 from toilcache.containers.model import HOST_LABEL, WORKFLOW_LABEL
@@ -33,7 +33,7 @@ class Launcher:
     :param text: the `HostContainer` of the workflow, as it crosses command lines.
     :param image: what this host runs in.
     :param host: its name.
-    :param cores: what the allocation has, for engines whose containers do not count as part of it.
+    :param cores: what its jobs may have, for engines whose containers do not count as part of the allocation.
     :param memory: likewise, in bytes.
     :param told: what the host is to know.
     """
@@ -56,7 +56,7 @@ class Launcher:
             labels=general.labels | {HOST_LABEL: host},
             gpus=visible_devices(os.getpid()),
             cores=cores,
-            memory=memory,
+            memory=memory + BOX_MEMORY,
         )
         self._told = told
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

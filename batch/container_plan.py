@@ -27,6 +27,9 @@ PIDS = 4096
 
 _LEAST_CORES = 0.01  # engines know no less
 
+BOX_MEMORY = 128 << 20
+"""What launcher, engine and host take in an allocation besides what its jobs may have, in bytes."""
+
 _OF_IMAGES = frozenset(
     {"/", "/home", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/usr", "/var", "/var/tmp"}
     | {f"{top}/{name}" for top in ("", "/usr") for name in ("bin", "lib", "lib64", "sbin", "share")}

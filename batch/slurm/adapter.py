@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from toilcache import vfs
-from toilcache.batch.container_plan import container_of
+from toilcache.batch.container_plan import BOX_MEMORY, container_of
 from toilcache.batch.model import Ended, JobRequest, Update
 from toilcache.batch.slurm.cleaning import clean_nodes
 from toilcache.batch.slurm.client import SlurmClient, SlurmError
@@ -76,6 +76,7 @@ class SlurmAdapter:
         self._last_look = -LOOK_SECONDS
         self._absent = False
         self._pause = SHORTEST_PAUSE
+        self._next_round = 0.0
         self._closed = False
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll = select.poll()
@@ -84,7 +85,8 @@ class SlurmAdapter:
     # The verbs
 
     def check(self, request: JobRequest) -> None:
-        needs = Needs(request.cores, request.memory, request.disk, request.accelerators)
+        box = 0 if self._queues.image_of(request) is None else BOX_MEMORY
+        needs = Needs(request.cores, request.memory + box, request.disk, request.accelerators)
         lack = what_is_lacking(self._submitter.groups, needs, self._placement)
         if lack is not None:
             raise InsufficientSystemResources(
@@ -93,8 +95,9 @@ class SlurmAdapter:
 
     def submit(self, requests: Sequence[JobRequest]) -> None:
         self._queues.add(requests)
-        self._pause = SHORTEST_PAUSE
-        self._submit_workers(time.monotonic())
+        now = time.monotonic()
+        self._pause, self._next_round = SHORTEST_PAUSE, min(self._next_round, now + SHORTEST_PAUSE)
+        self._submit_workers(now)
 
     def cancel(self, job_ids: Collection[str]) -> None:
         for attempt in [*self._queues.of(job_ids), *(one for one in self._adopted if one[0] in job_ids)]:
@@ -156,11 +159,13 @@ class SlurmAdapter:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             now = time.monotonic()
-            self._work_on(now)
+            if now >= self._next_round:
+                self._work_on(now)
+                self._plan(time.monotonic(), now)
             left = None if deadline is None else deadline - time.monotonic()
             if self._ready or (left is not None and left <= 0):
                 break
-            if self._sleep(left, time.monotonic() - now):
+            if self._sleep(left):
                 break
         ready, self._ready = self._ready, []
         return ready
@@ -177,11 +182,15 @@ class SlurmAdapter:
 
     # One round of work
 
-    def _sleep(self, left: float | None, cost: float) -> bool:
-        """Wait for a while, longer when nothing happens or a round is costly; True if woken."""
-        outstanding = self._queues.outstanding or self._adopted
-        pause = max(self._pause, min(5 * cost, LONGEST_REST)) if outstanding else None
+    def _plan(self, now: float, began: float) -> None:
+        """Set the time of the next round: later when nothing happens, or when a round is costly."""
+        self._next_round = now + max(self._pause, min(5 * (now - began), LONGEST_REST))
         self._pause = min(1.3 * self._pause, LONGEST_PAUSE)
+
+    def _sleep(self, left: float | None) -> bool:
+        """Wait for the next round, if anything can come of it; True if woken."""
+        outstanding = self._queues.outstanding or self._adopted
+        pause = max(0.0, self._next_round - time.monotonic()) if outstanding else None
         limits = [seconds for seconds in (left, pause) if seconds is not None]
         if not self._poll.poll(1000.0 * min(limits) if limits else None):
             return False

@@ -43,6 +43,8 @@ class Array:
         self.since = now
         self.failed: dict[int, TaskState] = {}
         self.over = False
+        self._counted = (0, 0)
+        self._begun = 0
         self._absent_since: float | None = None
 
     def see(self, look: Look, heard: Set[Task]) -> list[FailedStart]:
@@ -68,8 +70,11 @@ class Array:
         """Return how many tasks may still begin."""
         if self.over:
             return 0
-        begun = sum((self.job_id, index) in heard for index in range(self.size) if index not in self.failed)
-        return self.size - len(self.failed) - begun
+        if self._counted != (len(heard), len(self.failed)):  # both only grow
+            indices = (index for index in range(self.size) if index not in self.failed)
+            self._begun = sum((self.job_id, index) in heard for index in indices)
+            self._counted = len(heard), len(self.failed)
+        return self.size - len(self.failed) - self._begun
 
 
 class Fleet:

@@ -21,6 +21,9 @@ from toilcache.job_store.work import Work
 IDENTITY = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID")
 """The variables whose values a host says at the beginning: together they name its task."""
 
+LISTING_SECONDS = 0.2
+"""The least time between two looks for new logs."""
+
 _ENDINGS = {
     "time": Verdict(
         Phase.ENDED,
@@ -82,6 +85,7 @@ class Hosts:
         self.claimed: list[Claim] = []
         self.settled: list[Host] = []
         self.lost: list[Host] = []
+        self._listing: dict[int, float] = {}
         self.bad_nodes: set[str] = set()
 
     def running(self) -> Iterator[Host]:
@@ -91,7 +95,7 @@ class Hosts:
     def read(self, work: Work, now: float, only: Iterable[str] | None = None) -> list[Update]:
         """Read what is new in the logs of a run."""
         updates: list[Update] = []
-        for name in work.hosts() if only is None else only:
+        for name in self._names(work, now) if only is None else only:
             host = self.all.get(name) or self.ghosts.get(name)
             if host is None:
                 host = self.all[name] = Host(name, work, now)
@@ -103,6 +107,15 @@ class Hosts:
             if lines and name in self.ghosts:
                 self._meet_again(host, now)
         return updates
+
+    def _names(self, work: Work, now: float) -> Iterable[str]:
+        """Return whose logs to read; which there are is looked up a few times a second."""
+        if now >= self._listing.get(work.run, now):
+            self._listing[work.run] = now + LISTING_SECONDS
+            return work.hosts()
+        return [
+            host.name for host in (*self.all.values(), *self.ghosts.values()) if host.work.run == work.run
+        ]
 
     def _meet_again(self, host: Host, now: float) -> None:
         if host.sighting.said_bye:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from toilcache.batch.container_plan import HostContainer
+from toilcache.batch.container_plan import BOX_MEMORY, HostContainer
 from toilcache.batch.model import JobRequest
 from toilcache.batch.slurm.commands import Needs
 from toilcache.errors import JobStoreUnavailableError
@@ -28,7 +28,7 @@ class Queue:
         self.name = name
         self.image = image
         cores, memory, disk, accelerators, _ = queue_needs(name)
-        self.needs = Needs(cores, memory, disk, accelerators)
+        self.needs = Needs(cores, memory + (0 if image is None else BOX_MEMORY), disk, accelerators)
         self.times = queue_times(name)
         self.attempts: list[Attempt] = []
         self.unclaimed: set[int] = set()
@@ -59,7 +59,7 @@ class Queues:
         """Put attempts where hosts find them."""
         by_name: dict[str, list[Attempt]] = {}
         for one in requests:
-            image = None if self._container is None else one.image or self._container.image
+            image = self.image_of(one)
             name = queue_name(one.cores, one.memory, one.disk, one.accelerators, one.preemptible, image)
             name = with_time(name, one.times)
             self._queues.setdefault(name, Queue(name, image))
@@ -72,6 +72,10 @@ class Queues:
             for place, attempt in enumerate(attempts, first):
                 queue.unclaimed.add(place)
                 self.outstanding[attempt] = queue, place
+
+    def image_of(self, request: JobRequest) -> str | None:
+        """Return what a job is to run in; None for no container."""
+        return None if self._container is None else request.image or self._container.image
 
     def push(self) -> None:
         """Write what a full disk did not take."""

@@ -15,10 +15,18 @@ import pytest
 
 from tests.fakes.job_stores import KINDS, Bench
 from toilcache import vfs
+from toilcache.batch import protocol
 from toilcache.errors import JobStoreUnavailableError
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.job_store.work import BLOCK, Work, fits, queue_name, queue_needs, queue_times, with_time
-from toilcache.worker.store_source import LEADER_SILENCE, Picker, Rules, StoreSource
+from toilcache.worker.store_source import (
+    LEADER_SECONDS,
+    LEADER_SILENCE,
+    ORDER_SECONDS,
+    Picker,
+    Rules,
+    StoreSource,
+)
 
 QUEUE = queue_name(1, 100, 10, 0, False)
 
@@ -230,6 +238,26 @@ def test_a_store_without_the_directory_gets_it(tmp_path: Path) -> None:
     os.rmdir(f"{bench.store.path}/work")
     bench.store.work(2).make({})
     assert bench.store.work(2).exists()
+
+
+def test_a_host_that_a_later_leader_has_adopted_still_takes_orders(tmp_path: Path) -> None:
+    bench = Bench("file", tmp_path)
+    store = bench.another(resume=True)
+    work = store.work(store.claim_run())
+    work.make({})
+    work.add(QUEUE, 0, [("a" * 16, 1)])
+    source = StoreSource(store, work.run, QUEUE, {}, Rules(30, None, None, 0.0), [], "a-host")
+    with source._log:
+        assert source._commands(time.monotonic()) == [(protocol.RUN, "a" * 16, 1, QUEUE)]
+        store.claim_run()
+        later = time.monotonic() + LEADER_SECONDS
+        assert source._commands(later) == []
+        assert source.lost
+        work.order(f"cancel {'a' * 16} 1")
+        assert source._commands(later + ORDER_SECONDS) == [(protocol.CANCEL, "a" * 16, 1)]
+        work.order("stop")
+        assert source._commands(later + 2 * ORDER_SECONDS) == [(protocol.STOP,)]
+        assert source._commands(later + 3 * ORDER_SECONDS) == []
 
 
 def test_when_a_host_takes_its_leader_for_gone(tmp_path: Path) -> None:

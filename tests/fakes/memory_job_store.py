@@ -88,6 +88,9 @@ class MemoryBackend(Backend):
     def head(self, key: str, count: int) -> bytes:
         return self._entry(key).data[:count]
 
+    def tail(self, key: str, offset: int) -> bytes:
+        return self._entry(key).data[offset:]
+
     def names(self, scope: str) -> list[str]:
         with self.lock:
             self._check_scope(scope + "/") if scope.count("/") >= 2 else None

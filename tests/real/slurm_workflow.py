@@ -40,6 +40,8 @@ def work(number: int, diary: str, seconds: float, trouble: str) -> int:
         _eat(150)
     elif number == 3 and trouble == "late":
         time.sleep(85)
+    elif number == 3 and trouble == "gated" and first:
+        _fail_later(diary)
     elif number == 3 and first:
         _be(trouble)
     time.sleep(seconds)
@@ -51,6 +53,13 @@ def _eat(megabytes: int) -> None:
     """Use so much memory for a moment: the pages are written to."""
     block = bytearray(b"x") * (megabytes << 20)
     del block
+
+
+def _fail_later(diary: str) -> None:
+    """Fail when the diary says so."""
+    while not has(diary, "go\n"):
+        time.sleep(0.05)
+    raise RuntimeError("at the first try")
 
 
 def _be(trouble: str) -> None:

@@ -6,16 +6,19 @@ Each ends with the right answer and leaves nothing on any node, whatever happens
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from tests.testbed.slurm_fixtures import Finished, Site, bare_site, site
+from tests.testbed.slurm_cluster import USERS, remove_left_by
+from tests.testbed.slurm_fixtures import Finished, Site, bare_site, site, the_machine
 from toilcache.batch.slurm.reasons import in_words
 
-__all__ = ["bare_site", "site"]
+__all__ = ["bare_site", "site", "the_machine"]
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -36,6 +39,18 @@ def check(site: Site, name: str, done: Finished, count: int, again: int = 0) -> 
     assert set(begun) == {str(number) for number in range(count)}
     assert sum(times - 1 for times in begun.values()) <= again, begun
     assert not (site.home / name).exists(), "the job store of a workflow that succeeded is removed"
+
+
+def test_what_an_interrupted_run_has_left_goes_before_the_next(tmp_path: Path) -> None:
+    uid = USERS["tcalice"]
+    for name, owner in (("toilcache-a b", uid), ("toilcache-other", uid + 50), ("mine", uid)):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        os.chown(tmp_path / name, owner, owner)
+    (tmp_path / "toilcache-link").symlink_to(tmp_path / "mine")
+    os.lchown(tmp_path / "toilcache-link", uid, uid)
+    remove_left_by(uid, [str(tmp_path)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "toilcache-other"]
+    assert (tmp_path / "mine" / "deep").is_dir()
 
 
 def test_a_first_workflow(site: Site) -> None:

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.testbed import slurm_conf
@@ -24,6 +24,7 @@ from tests.testbed import slurm_conf
 BASE = Path("/srv/toilcache-slurm")
 NODES = ("n1", "n2", "n3", "n4")
 USERS = {"tcalice": 5101, "tcbob": 5102}
+LOCAL = ("/tmp", "/var/tmp", "/dev/shm")
 PACKAGES = ("slurmd", "slurmctld", "slurm-client", "slurm-wlm-basic-plugins", "munge", "iproute2")
 ACCOUNTING_PACKAGES = ("slurmdbd", "slurm-wlm-mysql-plugin", "mariadb-server")
 SWITCH, UPLINK = "tcs-switch", "tcs-host"
@@ -92,7 +93,7 @@ class SlurmCluster:
 
     def in_node(self, node: str, *argv: str | Path, check: bool = True) -> str:
         """Run a program inside a node."""
-        enter = ("nsenter", "-t", str(self._first_process(node)), "-m", "-u", "-i", "-n", "-p", "--")
+        enter = ("nsenter", "-t", str(self.first_process(node)), "-m", "-u", "-i", "-n", "-p", "--")
         return shell(*enter, *argv, check=check, env=self.environment)
 
     def user(self, name: str = "tcalice") -> dict[str, object]:
@@ -187,7 +188,7 @@ class SlurmCluster:
         self._start(argv, f"{node}.unshare", self.base / "log" / f"node-{node}.log")
         ready = self.base / "run" / f"{node}.ready"
         wait_for(ready.exists, f"node {node}")
-        self._note(f"{node}.pid", self._first_process(node))
+        self._note(f"{node}.pid", self.first_process(node))
 
     def cut(self, node: str) -> None:
         """Part the node from the network. The shared directory is no network file system: it stays."""
@@ -255,6 +256,7 @@ class SlurmCluster:
             if f"\n{user}:" in Path("/etc/passwd").read_text() and pwd.getpwnam(user).pw_uid == uid:
                 wait_for(lambda uid=uid: not self._has_processes(uid), f"the end of what {user} runs")
                 shell("userdel", user)
+            remove_left_by(uid)
         for node in self.nodes:
             self.node_down(node)
         for daemon in ("slurmctld", "slurmdbd", "mariadbd", "munged"):
@@ -266,6 +268,10 @@ class SlurmCluster:
                 for directory in sorted(top.glob("**/"), key=lambda path: len(path.parts), reverse=True):
                     with contextlib.suppress(OSError):
                         directory.rmdir()
+        for place in ("/tmp", "/var/tmp", "/dev/shm"):  # of the host, which is a login node
+            for path in Path(place).glob("toilcache-*"):
+                if path.lstat().st_uid in USERS.values():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.rmtree(self.base, ignore_errors=True)
 
     def _make_users(self) -> None:
@@ -349,7 +355,7 @@ class SlurmCluster:
         process.returncode = 0  # it outlives us; nobody is to be warned of that
         self._note(note, process.pid)
 
-    def _first_process(self, node: str) -> int:
+    def first_process(self, node: str) -> int:
         """The PID 1 of a node as the host sees it: the only child of its `unshare`."""
         parent = self._pid(f"{node}.unshare")
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
@@ -357,6 +363,18 @@ class SlurmCluster:
 
     def _note(self, name: str, pid: int) -> None:
         (self.base / "run" / name).write_text(f"{pid}\n")
+
+    def pid_of(self, daemon: str) -> int:
+        """The process of a daemon, as the host sees it."""
+        path = self.base / "run" / f"{daemon}.pid"
+        if daemon.startswith("slurmd-"):  # it notes the pid that it has in its node
+            return next(self._children(self.first_process(daemon.partition("-")[2]), "slurmd"))
+        return int(path.read_text())
+
+    def _children(self, pid: int, name: str) -> Iterator[int]:
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            if Path(f"/proc/{child}/comm").read_text().strip() == name:
+                yield int(child)
 
     def _pid(self, name: str) -> int | None:
         try:
@@ -386,6 +404,17 @@ class SlurmCluster:
             return states.count("idle") == len(self.nodes)
 
         wait_for(free, "all nodes to be idle")
+
+
+def remove_left_by(uid: int, places: Sequence[str] = LOCAL) -> None:
+    """Remove what workflows of a test user have left on the host: an interrupted run cleans nothing."""
+    with contextlib.suppress(KeyError):
+        if pwd.getpwuid(uid).pw_name not in USERS:
+            return  # the machine has a user of its own by that number
+    for path in (path for place in places for path in Path(place).glob("toilcache-*")):
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_uid == uid:
+                shell("rm", "-rf", "--one-file-system", "--", path)
 
 
 def install(*packages: str) -> None:

@@ -4,6 +4,8 @@ them.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -14,11 +16,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.testbed.slurm_cluster import SlurmCluster, wait_for
+from tests.testbed.slurm_cluster import LOCAL, SlurmCluster, wait_for
 from tests.testbed.slurm_engine import install_engine
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCAL = ("/tmp", "/var/tmp", "/dev/shm")
+TURN = "/run/toilcache-slurm.lock"
 
 
 class Finished(NamedTuple):
@@ -79,6 +81,17 @@ class Site:
         """Wait until so many jobs have begun; or with `word` "end", have come to their end."""
         wait_for(lambda: sum(words[0] == word for words in self.diary(name)) >= count, f"jobs to {word}")
 
+    def worker_pids(self) -> list[int]:
+        """The programs of workers, each the child of its batch script."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                is_ours = entry.name.isdigit() and entry.stat().st_uid == self.cluster.user()["user"]
+                words = (entry / "cmdline").read_bytes().split(b"\0") if is_ours else []
+                if b"toilcache.worker" in words and _is_child_of_shell(entry):
+                    found.append(int(entry.name))
+        return found
+
     def check_clean(self) -> None:
         """Nothing of the user is left: in Slurm, among the processes, on any node's local disks."""
         wait_for(lambda: not self.cluster.jobs(), "the last job to leave Slurm", 20)
@@ -96,6 +109,11 @@ class Site:
         return any(path.exists() and path.stat().st_uid == uid for path in paths)
 
 
+def _is_child_of_shell(entry: Path) -> bool:
+    parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+    return Path(f"/proc/{parent}/cmdline").read_bytes().startswith(b"/bin/sh\0")
+
+
 def _site(accounting: bool, extra: str = "") -> Iterator[Site]:
     cluster = SlurmCluster(accounting=accounting, extra=extra)
     try:
@@ -105,12 +123,20 @@ def _site(accounting: bool, extra: str = "") -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+def the_machine() -> Iterator[None]:
+    """The machine has one cluster: who wants it waits for its turn, as another run of the tests may."""
+    with open(TURN, "a") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="module")
+def site(the_machine: None) -> Iterator[Site]:
     """Four nodes, with accounting."""
     yield from _site(accounting=True)
 
 
 @pytest.fixture(scope="module")
-def bare_site() -> Iterator[Site]:
+def bare_site(the_machine: None) -> Iterator[Site]:
     """Four nodes without accounting, whose controller forgets ended jobs at once."""
     yield from _site(accounting=False, extra="MinJobAge=2")

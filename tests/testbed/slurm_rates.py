@@ -1,16 +1,19 @@
 """No-op jobs on the Slurm test-bed, ours beside one sbatch each, in one run: `python -m
 tests.testbed.slurm_rates`.
 
-Prints rates, how many calls the controller got, and how long submitting took. The workflow's jobs run as one
-process each, with their records in the job store; Slurm's own jobs are empty scripts.
+Prints rates, how many calls the controller got, and the processor time of each part, which says more than a
+rate where a machine has other work too. The workflow's jobs run as one process each, with their records in
+the job store; Slurm's own jobs are empty scripts.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from tests.testbed.slurm_cluster import SlurmCluster, wait_for
 from tests.testbed.slurm_fixtures import Site
@@ -52,17 +55,38 @@ def calls(site: Site) -> dict[str, int]:
     return {name: int(count) for name, count in re.findall(r"(REQUEST_\w+)\s*\(\s*\d+\) count:(\d+)", text)}
 
 
-def ours(site: Site, count: int) -> tuple[float, dict[str, int]]:
-    """Jobs per second of a workflow from its start to its exit, and the calls it made."""
+def times(pid: int, *, of_children: bool) -> float:
+    """Seconds of processor time of a process, or of all its children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    first = 13 if of_children else 11
+    return sum(map(int, fields[first : first + 2])) / os.sysconf("SC_CLK_TCK")
+
+
+def parts(cluster: SlurmCluster) -> dict[str, float]:
+    """What each part has used so far; all that ends in a node is buried by its first process."""
+    found = {"controller": times(cluster.pid_of("slurmctld"), of_children=False), "slurmd": 0.0, "nodes": 0.0}
+    for node in cluster.nodes:
+        found["slurmd"] += times(cluster.pid_of(f"slurmd-{node}"), of_children=False)
+        found["nodes"] += times(cluster.first_process(node), of_children=True)
+    return found
+
+
+def ours(site: Site, count: int) -> tuple[float, dict[str, int], dict[str, float]]:
+    """Jobs per second of a workflow from its start to its exit, the calls it made, and seconds by part."""
     script = site.cluster.shared / "rates.py"
     script.write_text(SCRIPT)
-    before = calls(site)
+    before, parts_before = calls(site), parts(site.cluster)
+    children = os.times()
     began = time.monotonic()
     done = site.finish(site.begin(script, "--count", str(count), "./rates"), 900)
     seconds = time.monotonic() - began
     assert done.status == 0, done.err
+    leader = os.times()
+    used = {"leader": sum(leader[2:4]) - sum(children[2:4])}
+    site.cluster.wait_idle()
+    used |= {part: total - parts_before[part] for part, total in parts(site.cluster).items()}
     after = calls(site)
-    return count / seconds, {name: after[name] - before.get(name, 0) for name in after}
+    return count / seconds, {name: after[name] - before.get(name, 0) for name in after}, used
 
 
 def main(count: int) -> None:
@@ -70,11 +94,13 @@ def main(count: int) -> None:
     try:
         site = Site(cluster.up())
         alone = single(site)
-        rate, made = ours(site, count)
+        rate, made, used = ours(site, count)
     finally:
         cluster.down()
     print(f"{SINGLE} single sbatch jobs: {alone:.1f}/s")
     print(f"{count} jobs of a workflow: {rate:.1f}/s, {rate / alone:.1f} times that")
+    for part, total in used.items():
+        print(f"{part}: {1000 * total / count:.2f} ms of processor time for each job")
     for name in ("REQUEST_SUBMIT_BATCH_JOB", "REQUEST_JOB_INFO", "REQUEST_JOB_USER_INFO", "REQUEST_KILL_JOB"):
         print(f"{name}: {made.get(name, 0)}")
 

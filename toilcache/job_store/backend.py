@@ -69,6 +69,10 @@ class Backend(ABC):
         """Return the first `count` bytes of the newest content."""
 
     @abstractmethod
+    def tail(self, key: str, offset: int) -> bytes:
+        """Return the newest content from an offset on."""
+
+    @abstractmethod
     def names(self, scope: str) -> list[str]:
         """Return the names right below a scope, the newest included, in any order."""
 

@@ -139,6 +139,12 @@ class DirectoryBackend(Backend):
         """Read the beginning only."""
         return self._read(key, count)
 
+    def tail(self, key: str, offset: int) -> bytes:
+        """Open, go there and read."""
+        descriptor = self._open(key)
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return _content(descriptor, None)
+
     def _read(self, key: str, count: int | None = None) -> bytes:
         """Read a whole file, or its first `count` bytes; anew if it is replaced meanwhile."""
         try:

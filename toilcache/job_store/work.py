@@ -204,9 +204,7 @@ class Work:
     def _tail(self, key: str, offset: int) -> tuple[list[bytes], int]:
         """Read whole lines; opening the key anew is what shows news on NFS."""
         try:
-            with self._backend.reader(key) as stream:
-                stream.seek(offset)
-                data = stream.read()
+            data = self._backend.tail(key, offset)
         except FileNotFoundError:
             return [], offset
         whole = data[: data.rfind(b"\n") + 1]

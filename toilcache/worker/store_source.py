@@ -46,6 +46,8 @@ ORDER_SECONDS = 1.0
 LEADER_SECONDS = 5.0
 LEADER_SILENCE = 300.0
 """A leader that has not shown life for so long is taken for dead; then the host begins nothing more."""
+OOM_SECONDS = 1.0
+"""What was killed for memory so long before a job is not told from what was killed while it ran."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 
 
@@ -156,6 +158,7 @@ class StoreSource(WorkSource):
         self._began = 0.0
         self._done = 0
         self._ooms = 0
+        self._oom_look = 0.0
         self._stop = self._stopped = False
         self._may_take = True
         self._idle_since = self._order_look = self._leader_look = self._beat = time.monotonic()
@@ -197,7 +200,7 @@ class StoreSource(WorkSource):
     ) -> None:
         now = time.monotonic()
         self._rules.longest = max(self._rules.longest, now - self._began)
-        oom = int(status != 0 and oom_kills() > self._ooms)
+        oom = int(status != 0 and self._ooms < self._count_ooms(now))
         self._say(f"ended {job_id} {version} {status} {max_rss} {oom} {self.why} {log_tail.hex() or '-'}")
         self._running = None
         self._done += 1
@@ -236,16 +239,17 @@ class StoreSource(WorkSource):
         return self._pause
 
     def _commands(self, now: float) -> list[tuple[Any, ...]]:
-        if self._stopped:
+        if self._stopped or (self.lost and self._running is None):
             return []
         self._look_around(now)
-        if self.lost:
-            self._stopped = True  # the host sees it, and begins nothing more
-            return []
         if self._running is not None and not self._stop:
             cancels, self._cancels = self._cancels, []
             return [(protocol.CANCEL, *attempt) for attempt in cancels if attempt == self._running]
-        may_take = self._may_take and not self._stop and self._rules.may_take(self._done, now)
+        if self.lost and not self._stop:
+            return []  # the host sees it, and begins nothing more
+        may_take = (
+            self._may_take and not self.lost and not self._stop and self._rules.may_take(self._done, now)
+        )
         commands = self._take(now) if may_take else []
         if not commands and (not may_take or now >= self._idle_since + self._rules.idle):
             self._stopped = True
@@ -262,10 +266,18 @@ class StoreSource(WorkSource):
             return []
         queue, place, (job_id, version) = found
         self._running = job_id, version
-        self._began, self._ooms = now, oom_kills()
+        self._began = now
+        if now >= self._oom_look:
+            self._count_ooms(now)
         self._cancels.clear()
         self._say(f"claim {queue} {place} {job_id} {version}")
         return [(protocol.RUN, job_id, version, queue)]
+
+    def _count_ooms(self, now: float) -> int:
+        """Look how often the kernel has killed for memory, which is not for nothing; return that."""
+        self._oom_look = now + OOM_SECONDS
+        self._ooms = oom_kills()
+        return self._ooms
 
     def _next(self) -> tuple[str, int, Attempt] | None:
         """Claim from the queue that this host was made for, then from others whose jobs fit in here."""
@@ -290,7 +302,7 @@ class StoreSource(WorkSource):
                 self._beat = now + BEAT_SECONDS
                 self._say("beat")
                 self._flush()
-            if now >= self._leader_look:
+            if now >= self._leader_look and not self.lost:
                 self._leader_look = now + LEADER_SECONDS
                 self.lost = self._leader_is_gone()
         except FileNotFoundError:
