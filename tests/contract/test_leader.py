@@ -188,6 +188,28 @@ def test_the_worker_of_a_lost_attempt_is_refused_when_it_comes_back(stage: Stage
     assert len(refused) == leader.counts.done == leader.counts.ran == 5
 
 
+def test_the_late_end_of_an_earlier_attempt_is_not_that_of_the_later_one(stage: Stage) -> None:
+    """An attempt that was given up may live on for a while, and end while the next one runs."""
+    worker = stage.worker()
+    tries: list[int] = []
+    slow: list[JobRequest] = []
+
+    class Adapter(NullAdapter):
+        def updates(self, timeout: float | None) -> list[Update]:
+            return worker(slow.pop()) if slow and not self._ready else super().updates(timeout)
+
+    def linger(request: JobRequest) -> list[Update]:
+        tries.append(request.version)
+        if len(tries) == 1:
+            return [ended(request, LOST)]
+        slow.append(request)
+        return [ended(request._replace(version=request.version - 1), LOST)]
+
+    leader = stage.lead(Adapter(linger), stage.save(diamond()))
+    assert leader.counts.done == 5
+    assert len(tries) == 6, "the end of an attempt that was given up has ended another one"
+
+
 def test_a_worker_that_commits_while_its_attempt_is_given_up_wins(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ class Attempts:
         self._store = store
         self._current: dict[str, Node] = {}
         self._issued_as: dict[str, str] = {}
+        self._issued_at: dict[str, int] = {}
         self._chained_at: dict[str, float] = {}
         self._losses: dict[str, int] = {}
         self._failures: dict[str, int] = {}
@@ -40,6 +41,7 @@ class Attempts:
         """An attempt at this job goes to the adapter."""
         self._current[node.id] = node
         self._issued_as[node.id] = node.id
+        self._issued_at[node.id] = node.desc.version
 
     def chain(self, node: Node, successor: Node) -> bool:
         """The worker of ``node`` goes on with ``successor``; False if no such worker is known any more."""
@@ -69,6 +71,13 @@ class Attempts:
         """Return the job that the chain issued for this job was last known to run."""
         return self._current.get(issued_as)
 
+    def is_known(self, issued_as: str, version: int) -> bool:
+        """True if the chain that was issued for this job as this version has not ended yet.
+
+        An earlier attempt that was given up may live on, and end while a later one runs.
+        """
+        return self._issued_at.get(issued_as) == version
+
     def is_running(self, node: Node) -> bool:
         """True while a process that worked on this job may still be there."""
         return node.id in self._issued_as
@@ -77,6 +86,7 @@ class Attempts:
         """The chain issued for this job has no process any more."""
         node = self._current.pop(issued_as, None)
         self._chained_at.pop(issued_as, None)
+        self._issued_at.pop(issued_as, None)
         if node is not None:
             self._issued_as.pop(node.id, None)
 
@@ -93,6 +103,7 @@ class Attempts:
                 node.inherited = False
                 self._current[issued_as] = node
                 self._issued_as[node.id] = issued_as
+                self._issued_at[issued_as] = version
                 adopted.append(node)
         return adopted
 

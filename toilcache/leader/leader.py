@@ -1,5 +1,4 @@
-"""The leader: issues ready jobs, takes note of what was committed, retries what failed, until nothing is
-left.
+"""The leader: issues ready jobs, takes note of commits, retries what failed, until nothing is left.
 
 Knows the graph, the store, the adapter's verbs and the rules of retrying. Must not know Slurm, Docker or
 processes. One event loop: it blocks in ``adapter.updates`` until something happened or a timer is due. Three
@@ -290,6 +289,8 @@ class Leader:
 
     def _chain_ended(self, update: Ended) -> None:
         """No process works on this attempt any more: what has no record now has failed."""
+        if not self._attempts.is_known(update.job_id, update.version):
+            return
         while True:
             node = self._attempts.current(update.job_id)
             if node is None or node.state != State.ISSUED:
