@@ -1,0 +1,75 @@
+"""Leaders, workers and clean-ups in trouble on a real Slurm cluster of four nodes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from tests.real.test_slurm import begin, check, running
+from tests.testbed.slurm_cluster import wait_for
+from tests.testbed.slurm_fixtures import Site, site, the_machine
+
+__all__ = ["site", "the_machine"]
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+
+def say(site: Site, name: str, word: str) -> None:
+    """Leave a word in the diary, for which a job waits."""
+    with open(site.home / f"{name}.diary", "a") as diary:
+        diary.write(f"{word}\n")
+
+
+def test_a_leader_with_many_jobs_in_flight_is_killed(site: Site) -> None:
+    """Each job has its effect once: none begins twice."""
+    name = site.new_name()
+    process = begin(site, name, "--count", "500", "--seconds", "0.1")
+    site.await_begun(name, 60)
+    process.kill()
+    process.communicate()
+    check(site, name, site.finish(begin(site, name, "--count", "500", "--restart")), 500)
+    site.check_clean()
+
+
+def test_a_worker_that_is_killed_alone(site: Site) -> None:
+    """Its batch script says so at once, and no minute is waited for Slurm."""
+    name = site.new_name()
+    process = begin(site, name, "--count", "8", "--seconds", "3")
+    site.await_begun(name, 4)
+    os.kill(int(site.worker_pids()[0]), signal.SIGKILL)
+    done = site.finish(process)
+    check(site, name, done, 8, again=1)
+    assert "its worker ended without a record of it" in done.err
+    site.check_clean()
+
+
+def test_a_clean_up_that_waits_while_the_workflow_is_restarted(site: Site) -> None:
+    name = site.new_name()
+    options = ("--count", "16", "--trouble", "gated", "--retryCount", "0", "--workerIdleTime", "1")
+    process = begin(site, name, *options)
+    site.await_begun(name, 15, word="end")
+    wait_for(lambda: len(running(site)) == 1, "idle workers to end")
+    home = next(words[2] for words in site.diary(name) if words[:2] == ["begin", "3"])
+    others = [node for node in site.cluster.nodes if node != home]
+    fill(site, others)
+    say(site, name, "go")
+    wait_for(lambda: any(" PENDING " in line for line in site.cluster.jobs()), "a clean-up that waits")
+    process.kill()
+    process.communicate()
+    process = begin(site, name, "--count", "16", "--restart", "--retryCount", "0")
+    wait_for((site.home / name / "work/2/setup").exists, "the next leader")
+    site.cluster.run("scancel", "--user=tcbob")
+    check(site, name, site.finish(process), 16, again=1)
+    site.check_clean()
+
+
+def fill(site: Site, nodes: list[str]) -> None:
+    """Have another user's jobs take all processors of these nodes."""
+    bob = site.cluster.user("tcbob")
+    for node in nodes:
+        argv = ["sbatch", "-w", node, "-c", "4", "--mem=200M", "-o", "/dev/null", "--wrap", "sleep 200"]
+        subprocess.run(argv, cwd="/tmp", check=True, capture_output=True, **bob)  # type: ignore[call-overload]
+    wait_for(lambda: len(running(site)) == 1 + len(nodes), "the other user's jobs")
