@@ -78,8 +78,9 @@ def throng(job: Job, processes: int) -> Any:
 
 
 def shares(job: Job, readers: int, file_id: str) -> Any:
-    """Let several jobs ask for a file that nobody has fetched yet."""
-    return [job.addChildJobFn(reads_once, file_id, **SHARE).rv() for _ in range(readers)]
+    """Let several jobs ask for a file that nobody has fetched yet, on a node that has a cache already."""
+    first = job.addChildJobFn(written, 1000, **SMALL)
+    return [first.addChildJobFn(reads_once, file_id, **SHARE).rv() for _ in range(readers)]
 
 
 def reads_once(job: Job, file_id: str) -> tuple[float, float]:
@@ -116,6 +117,7 @@ def main(arguments: list[str]) -> None:
         if kind == "shares":
             source = os.path.join(os.path.dirname(rest[0]), "source")
             more.append(toil.import_file(f"file:{source}", symlink=False))
+            os.sync()  # what is yet to be written would slow the readers down
         result = toil.start(JobFunctionWrappingJob(KINDS[kind], int(size), *more, **SMALL))
     if kind in ("crowd", "throng"):
         result = [value for one in result for value in one]
