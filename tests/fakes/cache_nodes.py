@@ -152,12 +152,12 @@ class Child:
     def __init__(self, work: Callable[[Child], Any]) -> None:
         """Start it; it ends without a farewell, with status 0 if the work raised nothing."""
         close_caches()
-        self._here, there = socket.socketpair()
+        self.socket, there = socket.socketpair()
         self.pid = os.fork()
         self._status: int | None = None
         if self.pid == 0:
-            self._here.close()
-            self._here, status = there, 1
+            self.socket.close()
+            self.socket, status = there, 1
             try:
                 work(self)
                 status = 0
@@ -169,25 +169,25 @@ class Child:
 
     def reach(self, point: str) -> None:
         """In the child: say where it is, and wait to be sent on."""
-        self._here.sendall(f"{point}\n".encode())
-        assert self._here.recv(1) == b"!"
+        self.socket.sendall(f"{point}\n".encode())
+        assert self.socket.recv(1) == b"!"
 
     def note(self, text: str) -> None:
         """In the child: say something, and go on."""
-        self._here.sendall(f"{text}\n".encode())
+        self.socket.sendall(f"{text}\n".encode())
 
     def hear(self) -> str:
         """In the test: wait for the next word of the child."""
         word = b""
         while not word.endswith(b"\n"):
-            piece = self._here.recv(1)
+            piece = self.socket.recv(1)
             assert piece, f"the child ended with status {self.end()}"
             word += piece
         return word.decode().rstrip("\n")
 
     def go_on(self) -> None:
         """In the test: send the child on from where it waits."""
-        self._here.sendall(b"!")
+        self.socket.sendall(b"!")
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -201,5 +201,5 @@ class Child:
         """Wait for its end and return its status."""
         if self._status is None:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            self._here.close()
+            self.socket.close()
         return self._status
