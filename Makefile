@@ -10,6 +10,8 @@ PYTHON ?=
 ARGS ?=
 CONTAINER ?=
 IMAGE ?= python:3.12-slim
+# More than two cores' worth: many tests wait for processes. ARGS=-n0 runs one test after the other, as --pdb needs.
+WORKERS ?= 3
 VENV := .venv$(if $(PYTHON),-$(patsubst python%,%,$(notdir $(PYTHON))))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir
@@ -28,7 +30,7 @@ BOXED := --container "$(IMAGE)" --containerEngine "$(CONTAINER)"
 endif
 endif
 
-.PHONY: help demo test test-other lint bench soak clean $(if $(USABLE),,$(VENV)/.run)
+.PHONY: help demo test test-other coverage lint bench soak clean $(if $(USABLE),,$(VENV)/.run)
 
 help:  ## say what there is
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -39,13 +41,16 @@ demo: $(VENV)/.run  ## map real sequencing reads through leader, job store and w
 	@here=$$(mktemp -d) && trap 'rm -rf "$$here"' EXIT && trap 'exit 130' INT TERM && cd "$$here" && \
 	$(BROUGHT_UP) "$(CURDIR)/$(BIN)/python" "$(CURDIR)/examples/demo.py" $(BOXED) $(ARGS)
 
-test: lint  ## lint, types and layers, then every test with branch coverage
-	@rm -f .cache/coverage .cache/coverage.*
-	@$(BIN)/python -m pytest -W error --cov --cov-report=term $(ARGS)
+test: lint  ## lint, types and layers, then every test
+	@$(BIN)/python -m pytest -W error -n $(WORKERS) --dist loadgroup $(COVERAGE) $(ARGS)
 
 test-other:  ## the same in an environment of its own: make test-other PYTHON=python3.12
 	@test -n "$(PYTHON)" || { echo "cannot choose an interpreter: say make test-other PYTHON=python3.12" >&2; exit 2; }
 	@$(MAKE) --no-print-directory test
+
+coverage:  ## the same with branch coverage of every process that tests start; takes twice as long
+	@rm -f .cache/coverage .cache/coverage.*
+	@$(MAKE) --no-print-directory test COVERAGE='--cov --cov-report=term'
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict and the layer contracts
 	@$(BIN)/python -m ruff check --quiet --output-format concise .

@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-from toilcache import vfs
 from toilcache.batch import protocol
 from toilcache.batch.adoption import Adoption, Source
 from toilcache.batch.container_plan import HostContainer, box_for
@@ -32,6 +31,7 @@ from toilcache.batch.model import Record as RecordUpdate
 from toilcache.batch.orphans import Orphans
 from toilcache.batch.resources import Pending, Pool, Shape
 from toilcache.batch.status import explain
+from toilcache.batch.waker import Waker
 from toilcache.errors import ProcessError
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.node.coordination import NodeDirs
@@ -85,8 +85,7 @@ class LocalAdapter:
         self._began: dict[str, float] = {}
         self._ready: list[Update] = []
         self._poll = select.poll()
-        self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._poll.register(self._wake_reader, select.POLLIN)
+        self._waker = Waker(self._poll)
         self._dirs = NodeDirs(*setup["node"])
         notes = Orphans(setup["notes_dir"], setup["names_base"], workflow_id, run)
         self._adoption = Adoption(*left, notes)
@@ -130,10 +129,7 @@ class LocalAdapter:
             self._pool.take(request.shape)
 
     def wake(self) -> None:
-        try:
-            vfs.write(self._wake_writer, b"w")
-        except BlockingIOError:
-            return  # the pipe is full of earlier calls: it wakes anyway
+        self._waker.wake()
 
     def updates(self, timeout: float | None) -> list[Update]:
         if not self._ready:
@@ -180,8 +176,8 @@ class LocalAdapter:
                 self._poll.modify(host, host.events)
         dead: list[HostProcess] = []
         for descriptor, events in self._poll.poll(milliseconds):
-            if descriptor == self._wake_reader:
-                os.read(self._wake_reader, 65536)
+            if self._waker.is_at(descriptor):
+                self._waker.hear()
             elif descriptor in self._by_pidfd:
                 dead.append(self._by_pidfd[descriptor])
             else:

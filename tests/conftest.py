@@ -1,18 +1,24 @@
 """What holds for every test: the machine's own settings stay outside, and what did not run is said.
 
 Tests of real engines and schedulers carry the mark ``real``. They run under TESTBED=1 only, where the machine
-is expected to bring everything up: there any skipped test is a failure.
+is expected to bring everything up: there any skipped test is a failure. `make test` deals the tests out to a
+few processes; those that share what takes long to bring up, or what the machine has once, stay in one.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -23,6 +29,8 @@ __all__ = ["engines"]  # a fixture of every test below
 
 TESTBED = os.environ.get("TESTBED") == "1"
 OWN_TEMP = pytest.StashKey[str]()
+OPEN = pytest.StashKey[Any]()
+DESELECTED = "deselected"
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 
 # The same examples on every run, and no time limit: a slow machine is not a fault.
@@ -66,6 +74,42 @@ def engine_logger() -> Iterator[None]:
     logger.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def own_descriptors(request: pytest.FixtureRequest) -> None:
+    """Take down what is open before a test begins, but after what it shares with others was set up."""
+    request.node.stash[OPEN] = descriptors().keys()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """See that a test has closed what it has opened, when nothing of it is left.
+
+    The names that a process keeps until it ends are given up here, and what only the garbage collector closes
+    is collected: a test that leaves such makes it run.
+    """
+    yield
+    identity = sys.modules.get("toilcache.node.identity")
+    for directory in list(identity._by_real_path) if identity else ():
+        identity.release_process_name(directory)
+    item.funcargs.clear()  # type: ignore[attr-defined]
+    before = item.stash.get(OPEN, None)
+    if before is None or descriptors().keys() <= before:
+        return
+    gc.collect()
+    left = {number: path for number, path in descriptors().items() if number not in before}
+    mark = item.get_closest_marker("descriptors")
+    assert len(left) <= (mark.args[0] if mark else 0), f"left open by the test: {left}"
+
+
+def descriptors() -> dict[int, str]:
+    """Tell which descriptors this process has, and what they are open on."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the directory just read
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
 def missing_for_real_tests() -> str | None:
     """Say what keeps the tests of real engines from running here; None if nothing does."""
     if not TESTBED:
@@ -78,7 +122,11 @@ def missing_for_real_tests() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests of real engines where there are none."""
+    """Skip the tests of real engines where there are none; say which tests are to stay together."""
+    for item in items:
+        together = group_of(item)
+        if together is not None:
+            item.add_marker(pytest.mark.xdist_group(together))
     reason = missing_for_real_tests()
     if reason is not None:
         for item in items:
@@ -86,10 +134,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def group_of(item: pytest.Item) -> str | None:
+    """Name the group of tests that one process has to run; None if any process may."""
+    if "the_machine" in item.fixturenames:  # type: ignore[attr-defined]
+        return "slurm"
+    return "engines" if item.get_closest_marker("real") else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Let the process that reports know what the others leave out; each of them collects the same."""
+    output = getattr(items[0].config, "workeroutput", None)
+    if output is not None:
+        output[DESELECTED] = output.get(DESELECTED, 0) + len(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what one process has left out for what all have."""
+    reporter = node.config.pluginmanager.get_plugin("terminalreporter")
+    count = getattr(node, "workeroutput", {}).get(DESELECTED, 0)
+    reporter.stats.setdefault(DESELECTED, [])[:] = [SimpleNamespace()] * count
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Make a skipped test a failure under TESTBED=1: full disks and memory limits are real things too."""
+    """Make a skipped test a failure under TESTBED=1: full disks and memory limits are real things too.
+
+    What a failure holds on to, its traceback keeps open: of that nothing is said.
+    """
     report = yield
+    if report.failed:
+        item.stash[OPEN] = None
     if TESTBED and report.skipped:
         report.outcome = "failed"
         report.longrepr = f"a test was skipped under TESTBED=1: {skip_reason(report)}"
@@ -111,7 +187,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     left_out: Counter[str] = Counter()
     for report in terminalreporter.stats.get("skipped", []):
         left_out[skip_reason(report)] += 1
-    deselected = len(terminalreporter.stats.get("deselected", []))
+    deselected = len(terminalreporter.stats.get(DESELECTED, []))
     if deselected:
         left_out[f"left out by -m {config.option.markexpr!r} or -k {config.option.keyword!r}"] = deselected
     for reason, count in sorted(left_out.items()):

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from toilcache import __version__
@@ -23,7 +23,7 @@ from toilcache.explain.command import TEXT as EXPLAIN_TEXT
 from toilcache.explain.command import add_arguments as explain_arguments
 from toilcache.explain.command import explain as run_explain
 from toilcache.job_store.file_job_store import FileJobStore
-from toilcache.leader.journal import Status, replay
+from toilcache.leader.account import Status
 from toilcache.node_cleanup import TEXT as CLEANUP_TEXT
 from toilcache.node_cleanup import add_arguments as cleanup_arguments
 from toilcache.node_cleanup import node_cleanup
@@ -112,7 +112,7 @@ def _status(options: argparse.Namespace) -> int:
     store = _open_store(options)
     last = ""
     while True:
-        status = Status(_events(store))
+        status = Status(*_journals(store))
         text = json.dumps(status.as_dict()) if options.json else _describe(status)
         if text != last:
             print(text, flush=True)
@@ -122,10 +122,13 @@ def _status(options: argparse.Namespace) -> int:
         time.sleep(1)
 
 
-def _events(store: FileJobStore) -> Iterator[dict[str, Any]]:
+def _journals(store: FileJobStore) -> list[bytes]:
+    """Read the journals of all runs: the newest may not have counted anything yet."""
+    found = []
     for open_journal in store.journals():
-        with open_journal() as lines:
-            yield from replay(lines)
+        with open_journal() as stream:
+            found.append(stream.read())
+    return found
 
 
 def _describe(status: Status) -> str:

@@ -8,13 +8,11 @@ Nothing that Slurm says is evidence of success (I1)."""
 from __future__ import annotations
 
 import logging
-import os
 import select
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from toilcache import vfs
 from toilcache.batch.container_plan import BOX_MEMORY, container_of
 from toilcache.batch.model import Ended, JobRequest, Update
 from toilcache.batch.slurm.cleaning import clean_nodes
@@ -26,6 +24,7 @@ from toilcache.batch.slurm.partitions import what_is_lacking
 from toilcache.batch.slurm.queues import Attempt, Queue, Queues, seize
 from toilcache.batch.slurm.states import Phase, Verdict
 from toilcache.batch.slurm.submitter import Submitter
+from toilcache.batch.waker import Waker
 from toilcache.errors import InsufficientSystemResources
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.job_store.abstract import AbstractJobStore
@@ -78,9 +77,8 @@ class SlurmAdapter:
         self._pause = SHORTEST_PAUSE
         self._next_round = 0.0
         self._closed = False
-        self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll = select.poll()
-        self._poll.register(self._wake_reader, select.POLLIN)
+        self._waker = Waker(self._poll)
 
     # The verbs
 
@@ -150,10 +148,7 @@ class SlurmAdapter:
         """Nothing is to be reserved: what runs has an allocation of its own."""
 
     def wake(self) -> None:
-        try:
-            vfs.write(self._wake_writer, b"w")
-        except BlockingIOError:
-            return  # the pipe is full of earlier calls: it wakes anyway
+        self._waker.wake()
 
     def updates(self, timeout: float | None) -> list[Update]:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -194,7 +189,7 @@ class SlurmAdapter:
         limits = [seconds for seconds in (left, pause) if seconds is not None]
         if not self._poll.poll(1000.0 * min(limits) if limits else None):
             return False
-        os.read(self._wake_reader, 65536)
+        self._waker.hear()
         return True
 
     def _work_on(self, now: float) -> None:

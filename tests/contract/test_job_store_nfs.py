@@ -296,6 +296,20 @@ def test_a_store_that_was_missing(tmp_path: Path) -> None:
     assert early.config.workflowID == maker.config.workflowID
 
 
+def test_a_store_that_could_not_be_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that is locked meanwhile keeps a name until it is closed."""
+
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(NfsJobStore, "keep_reserve", full)
+    with pytest.raises(JobStoreUnavailableError, match="No space left"):
+        NfsJobStore(str(tmp_path / "store")).initialize(Config())
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_store_that_was_missing_is_not_taken_for_gone(tmp_path: Path) -> None:
     path = str(tmp_path / "store")
     early, maker = NfsJobStore(path), NfsJobStore(path)

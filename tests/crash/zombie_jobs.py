@@ -143,5 +143,4 @@ def _install(under: str, stop_at: int) -> None:
                     os.kill(os.getpid(), signal.SIGSTOP)
             return False
 
-    fault_steps.Steps = Stops  # type: ignore[misc]
-    fault_steps.install(fault_steps.Plan("/dev/null"))
+    fault_steps.install(Stops(fault_steps.Plan("/dev/null"), fault_steps.LEADER))

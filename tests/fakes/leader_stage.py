@@ -11,7 +11,7 @@ from toilcache.config import Config
 from toilcache.job.description import JobDescription
 from toilcache.job.job import Job
 from toilcache.job_store.abstract import AbstractJobStore
-from toilcache.leader.journal import Status, replay
+from toilcache.leader.account import Status
 from toilcache.leader.leader import Leader
 from toilcache.leader.report import Reporter
 
@@ -59,11 +59,11 @@ class Stage:
         return self.lead(adapter, self.store.clean(), resume=True)
 
     def status(self) -> Status:
-        events = []
+        journals = []
         for open_journal in self.store.journals():
-            with open_journal() as lines:
-                events += list(replay(lines))
-        return Status(events)
+            with open_journal() as stream:
+                journals.append(stream.read())
+        return Status(*journals)
 
     def jobs(self) -> list[str]:
         """The names of all jobs that the store holds."""

@@ -7,14 +7,13 @@ Tests replace that function to inject failures; a benchmark of the leader alone 
 from __future__ import annotations
 
 import math
-import os
 import select
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 
 from toilcache.batch.model import Ended, JobRequest, Record, Update
+from toilcache.batch.waker import Waker
 from toilcache.errors import InsufficientSystemResources
 from toilcache.job.description import JobDescription
 from toilcache.job.exit_reason import BatchJobExitReason
@@ -47,13 +46,8 @@ class NullAdapter:
         self._pending: deque[JobRequest] = deque()
         self._running: dict[str, tuple[JobRequest, float]] = {}
         self._ready: list[Update] = []
-        self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll = select.poll()  # select knows no descriptors above 1,023
-        self._poll.register(self._wake_reader, select.POLLIN)
-
-    def __del__(self) -> None:
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
+        self._waker = Waker(self._poll)
 
     def check(self, request: JobRequest) -> None:
         if request.cores > self._max_cores:
@@ -79,7 +73,7 @@ class NullAdapter:
             self._start(self._pending.popleft())
         # No queue.SimpleQueue: its get with a time-out of microseconds can wait for ever (Python 3.11).
         if not self._ready and self._poll.poll(None if timeout is None else math.ceil(1000 * timeout)):
-            os.read(self._wake_reader, 65536)
+            self._waker.hear()
         ready, self._ready = self._ready, []
         return ready
 
@@ -95,8 +89,7 @@ class NullAdapter:
             self._ready.append(update)
 
     def wake(self) -> None:
-        with suppress(BlockingIOError):  # full of earlier calls: it wakes anyway
-            os.write(self._wake_writer, b"w")
+        self._waker.wake()
 
     def running(self) -> dict[str, float]:
         now = time.monotonic()

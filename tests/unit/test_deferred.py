@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ import pytest
 from toilcache import vfs
 from toilcache.errors import CoordinationDirError, JobException
 from toilcache.job.job import Job
+from toilcache.node import locks
 from toilcache.node.deferred import CALLED, CallFile, files_in
 from toilcache.worker.deferred import Call, Deferred, Surroundings, label_of, read, written
 
@@ -24,6 +25,14 @@ HEAD = b"somewhere"
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     return str(tmp_path / "it's\n-deferred" / "job.1")
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """The locks that a process has are given back with its end, which is here the end of a test."""
+    yield
+    for file in list(locks._open.values()):
+        file.close()
 
 
 def made(path: str, *calls: bytes) -> CallFile:

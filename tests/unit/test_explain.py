@@ -12,10 +12,10 @@ import pytest
 
 from toilcache.batch.model import JobRequest
 from toilcache.batch.waits import Wait
-from toilcache.explain.account import Account
 from toilcache.explain.answer import MOST, Answer, Explainer
 from toilcache.explain.overview import Overview
 from toilcache.job.description import JobDescription
+from toilcache.leader.account import Account
 from toilcache.leader.journal import Journal
 
 A, B, C, D, E = (letter * 16 for letter in "abcde")

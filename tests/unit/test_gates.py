@@ -116,6 +116,60 @@ def test_temporary_files_are_kept_for_a_look_only_after_a_failure(
     assert len(left) == kept
 
 
+LEFT_OPEN = """
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def shared():
+    reader, writer = os.pipe()
+    yield
+    os.close(reader)
+    os.close(writer)
+
+
+def test_shares(shared):
+    os.close(os.open("/", os.O_RDONLY))
+
+
+def test_leaves():
+    os.open("/", os.O_RDONLY)
+
+
+@pytest.mark.descriptors(1)
+def test_says_so():
+    os.open("/", os.O_RDONLY)
+
+
+def test_fails():
+    file = open(os.devnull)
+    assert file.closed
+
+
+def test_leaves_it_to_the_collector():
+    circle = [open(os.devnull)]
+    circle.append(circle)
+"""
+
+
+def test_a_descriptor_left_open_is_an_error(tmp_path: Path) -> None:
+    code, lines = run_planted_tests(tmp_path, LEFT_OPEN, "-W", "ignore::ResourceWarning")
+    assert code == 1
+    assert "1 failed, 4 passed, 1 error" in lines[-1], "\n".join(lines)
+    assert [line for line in lines if line.startswith("ERROR")] == [
+        "ERROR tests/test_planted.py::test_leaves - AssertionError: left open by the t..."
+    ]
+
+
+def test_processes_that_share_the_tests_say_what_they_left_out(tmp_path: Path) -> None:
+    code, lines = run_planted_tests(tmp_path, REAL, "-n", "2", "--dist", "loadgroup", TESTBED="0")
+    assert code == 0, "\n".join(lines)
+    assert "1 passed, 1 skipped, 1 deselected" in lines[-1]
+    assert lines[-3] == "did not run: 1 test (left out by -m 'not soak' or -k '')"
+
+
 def test_an_unknown_mark_is_an_error(tmp_path: Path) -> None:
     code, lines = run_planted_tests(
         tmp_path, "import pytest\n\n\n@pytest.mark.reel\ndef test_it():\n    pass\n"

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toilcache.leader.journal import Counts, Journal, Status, replay
+from toilcache.leader.account import Status
+from toilcache.leader.journal import Counts, Journal, replay
 
 
 class Kept(io.BytesIO):
@@ -47,7 +48,7 @@ RUN = [
 
 
 def status(content: bytes) -> Status:
-    return Status(replay(io.BytesIO(content)))
+    return Status(content)
 
 
 def test_replay_gives_what_was_noted() -> None:
@@ -112,6 +113,13 @@ def test_rubbish_between_events_is_passed_over(rubbish: bytes) -> None:
     """A torn line of an earlier run stands in the middle once the journal goes on."""
     content = written(*RUN)
     assert status(rubbish + content + rubbish).as_dict()["jobs"] == COUNTS
+
+
+def test_a_torn_journal_of_an_earlier_run_spoils_no_line_of_the_next() -> None:
+    begun = written(("begin", "root", {"run": 3, "resume": True}))
+    for cut in range(len(written(*RUN))):
+        found = Status(written(*RUN)[:cut], begun)
+        assert (found.run, found.running) == (3, {})
 
 
 def test_a_full_disk_delays_events_and_loses_none(tmp_path: Path) -> None:

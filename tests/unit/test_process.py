@@ -82,6 +82,7 @@ def test_the_environment_is_replaced_and_used_for_the_search(tmp_path: Path) -> 
         run(["only here"])
 
 
+@pytest.mark.descriptors(2)  # sh keeps the ends of a pipe that it has made for a program which did not start
 def test_the_working_directory(tmp_path: Path) -> None:
     place = tmp_path / "a 'b'\n-c"
     place.mkdir()
@@ -117,6 +118,7 @@ def test_a_missing_program_is_named(tmp_path: Path) -> None:
         assert caught.value.argv == [name, "x"]
 
 
+@pytest.mark.descriptors(2)
 def test_a_file_that_is_no_program_is_named(tmp_path: Path) -> None:
     junk = tmp_path / "junk"
     junk.write_bytes(b"\0\1\2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +160,10 @@ class Pair:
 
 
 @pytest.fixture
-def pair() -> Pair:
-    return Pair()
+def pair() -> Iterator[Pair]:
+    both = Pair()
+    yield both
+    os.close(both.host.log)
 
 
 def test_a_queued_job_starts_when_a_running_one_ends(pair: Pair) -> None:

@@ -13,6 +13,9 @@ import pytest
 from toilcache.worker import posix
 from toilcache.worker.runners import MOST_AHEAD, Runners
 
+# A host keeps the files of its jobs' output until it ends; a runner's pipe goes when its end is told.
+pytestmark = pytest.mark.descriptors(3 * MOST_AHEAD)
+
 
 def _become(log: int) -> None:
     os.dup2(log, 1)

@@ -7,6 +7,7 @@ before files go. Must not know a job store; reading and writing are in modules o
 
 from __future__ import annotations
 
+import _thread
 import os
 
 from toilcache.cache import adoption, payloads, rows
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from toilcache.cache.space import Space
     from toilcache.node.coordination import NodeDirs
 
+_opening = _thread.RLock()
 _open: dict[str, NodeCache] = {}
 
 
@@ -205,10 +207,11 @@ class NodeCache:
 
 def node_cache(dirs: NodeDirs, is_free: Callable[[str], bool], keeps_dirs: bool = False) -> NodeCache:
     """Return this process's cache of a workflow; it stays open for all its jobs."""
-    found = _open.get(dirs.cache)
-    if found is None or not found.generation.lock.is_at():
-        found = _open[dirs.cache] = NodeCache(dirs, is_free, keeps_dirs)
-    return found
+    with _opening:  # the first use may be that of several threads
+        found = _open.get(dirs.cache)
+        if found is None or not found.generation.lock.is_at():
+            found = _open[dirs.cache] = NodeCache(dirs, is_free, keeps_dirs)
+        return found
 
 
 def opened_cache(dirs: NodeDirs) -> NodeCache | None:
@@ -217,6 +220,7 @@ def opened_cache(dirs: NodeDirs) -> NodeCache | None:
 
 
 def _forget_after_fork() -> None:
+    _opening._at_fork_reinit()  # type: ignore[attr-defined]
     for cache in _open.values():
         cache.closed = True
         cache.generation.database.forget()

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from toilcache.batch.model import JobRequest
 from toilcache.batch.waits import Wait, Waits
-from toilcache.explain.account import Account, Event, Follower
 from toilcache.job.description import JobDescription
+from toilcache.leader.account import Account, Event, Follower
 from toilcache.units import format_duration
 
 MOST = 5

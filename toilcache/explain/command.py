@@ -12,11 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from toilcache.errors import JobException, LeaderAliveError, NoSuchJobException
-from toilcache.explain.account import Account
 from toilcache.explain.answer import Explainer
 from toilcache.explain.overview import Overview
 from toilcache.job.description import JobDescription
 from toilcache.job_store.file_job_store import FileJobStore
+from toilcache.leader.account import Account
 from toilcache.systems import make_waits
 
 TEXT = "say why a job is not running, or what all that waits is waiting for"

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from toilcache.batch.waits import Waits
-from toilcache.explain.account import Account
+from toilcache.leader.account import Account
 from toilcache.units import format_duration
 
 MOST = 5

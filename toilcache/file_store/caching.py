@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack, contextmanager, suppress
-from errno import EEXIST, EINVAL, EISDIR
+from errno import EINVAL, EISDIR
 
 from toilcache import vfs
 from toilcache.cache.database import SQLITE_TIMEOUT_SECS
@@ -20,7 +20,7 @@ from toilcache.config import wants_cleaning
 from toilcache.errors import CacheError, CacheUnavailableError, IllegalDeletionCacheError, show
 from toilcache.file_store.cache_accounts import CacheAccounts
 from toilcache.file_store.commit import Commit
-from toilcache.file_store.local_names import encoded_name, is_inside
+from toilcache.file_store.local_names import is_inside
 from toilcache.file_store.plain import NonCachingFileStore, file_mode
 from toilcache.job_store.file_id import FileID
 from toilcache.job_store.files import text_layer
@@ -213,10 +213,7 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
         The first who asks for a file fetches it into the cache, all others wait as long as that takes.
         Without `cache` a file that is not there yet is fetched for this job alone.
         """
-        self._before_reading(fileStoreID)
-        path = self._local_path(encoded_name(fileStoreID) if userPath is None else userPath)
-        if os.path.lexists(path):
-            raise FileExistsError(EEXIST, "cannot read a file to a path that exists; give a new one", path)
+        path = self._path_to_read_to(fileStoreID, userPath)
         link = not mutable and is_inside(self.localTempDir, path)
         if not self._without_cache(
             lambda: self._read_cached(fileStoreID, path, cache, mutable, link, symlink)

@@ -69,13 +69,18 @@ class NonCachingFileStore(AbstractFileStore):
         symlink: bool = False,
     ) -> str:
         """Fetch a file, a copy of its own for each read; `cache` means nothing here; see the base class."""
-        self._before_reading(fileStoreID)
-        path = self._local_path(encoded_name(fileStoreID) if userPath is None else userPath)
-        if os.path.lexists(path):
-            raise FileExistsError(EEXIST, "cannot read a file to a path that exists; give a new one", path)
+        path = self._path_to_read_to(fileStoreID, userPath)
         self._read_around(fileStoreID, path, mutable, symlink)
         self._remember(fileStoreID, path)
         self.logAccess(fileStoreID, path)
+        return path
+
+    def _path_to_read_to(self, file_id: FileID | str, user_path: str | None) -> str:
+        """Begin to read a file: return where it goes to; FileExistsError if something is there."""
+        self._before_reading(file_id)
+        path = self._local_path(encoded_name(file_id) if user_path is None else user_path)
+        if os.path.lexists(path):
+            raise FileExistsError(EEXIST, "cannot read a file to a path that exists; give a new one", path)
         return path
 
     def _read_around(self, file_id: FileID | str, path: str, mutable: bool, symlink: bool) -> None:

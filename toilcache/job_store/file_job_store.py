@@ -237,7 +237,7 @@ class FileJobStore(BackedJobStore):
         self._occupy()
         if not self._reserved:
             self.check_unled()
-        mark = self._open_mark()
+        mark, failed = self._open_mark(), False
         try:
             self._lock(mark)
             self.check_absent()
@@ -246,14 +246,16 @@ class FileJobStore(BackedJobStore):
                 yield
             except BaseException:
                 # Also on KeyboardInterrupt: half a store would be in the way of the next attempt.
+                failed = True
                 self._empty()
                 self._unlink_name(_MAKING)
-                with suppress(OSError):
-                    vfs.rmdir(self.path)
                 raise
             self._unlink_name(_MAKING)
         finally:
-            os.close(mark)
+            os.close(mark)  # NFS keeps a name in the directory for a file that is open
+            if failed:
+                with suppress(OSError):
+                    vfs.rmdir(self.path)
 
     def _occupy(self) -> None:
         """Make the directory if there is none, and make sure that it is ours and holds no workflow."""

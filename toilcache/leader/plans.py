@@ -44,7 +44,7 @@ class Plans:
 
     def committed(self, node: Node, known: int) -> None:
         """Note a commit with the jobs that follow it; before it, so many were `known`."""
-        after = self._after(node)
+        after = self._after(node) if any(node.desc.allSuccessors()) else []
         if after:
             self._journal.note("commit", node.id, version=node.desc.version, next=after)
             new = len(self._graph.nodes) - known

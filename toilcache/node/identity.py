@@ -142,7 +142,12 @@ def _take_name(real_dir: str) -> _Named:
         file = _locked_unborn(_name_path(real_dir, _UNBORN + random_name(16)))
         if file is None:
             continue
-        if _publish(file, _name_path(real_dir, name)):
+        try:
+            published = _publish(file, _name_path(real_dir, name))
+        except BaseException:
+            file.close()
+            raise
+        if published:
             return _Named(name, file)
         file.close()
     raise OSError(

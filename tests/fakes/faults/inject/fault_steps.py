@@ -210,6 +210,12 @@ class Steps:
         self._trace = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _HIGH)  # out of the way of what a job closes
         os.close(low)
 
+    def close(self) -> None:
+        """Close the trace, if this process has opened one."""
+        if self._pid == os.getpid():
+            os.close(self._trace)
+            self._pid = 0
+
     def _count(self, call: str, path: str) -> int:
         text = f"{self._role} {self._pid} {time.monotonic():.6f} {call} "
         room = WIDTH - 1 - len(text)
@@ -264,7 +270,7 @@ def install_from_environment() -> None:
     """Follow the plan in the environment, if there is one, until this process ends."""
     if VARIABLE in os.environ:
         plan = Plan(**json.loads(os.environ[VARIABLE]))
-        install(plan, _role(sys.orig_argv))
+        install(Steps(plan, _role(sys.orig_argv)))
 
 
 def _role(argv: list[str]) -> str:
@@ -273,11 +279,10 @@ def _role(argv: list[str]) -> str:
     return LEADER if not names else HOST if names == ["toilcache.worker"] else WORKER
 
 
-def install(plan: Plan, role: str = LEADER) -> dict[str, object]:
+def install(steps: Steps) -> dict[str, object]:
     """Replace the names of `toilcache.vfs`; returns what they were."""
     from toilcache import vfs
 
-    steps = Steps(plan, role)
     originals = {name: getattr(vfs, name) for name in vfs.__all__}
     special = {"open": _open, "stream": _stream, "connect": _connect}
     for name, original in originals.items():
@@ -296,11 +301,13 @@ def uninstall(originals: dict[str, object]) -> None:
 @contextmanager
 def injected(plan: Plan) -> Iterator[Plan]:
     """Follow a plan in this process during the block; yields the plan."""
-    originals = install(plan)
+    steps = Steps(plan, LEADER)
+    originals = install(steps)
     try:
         yield plan
     finally:
         uninstall(originals)
+        steps.close()
 
 
 def in_child(plan: Plan, operation: Callable[[], object]) -> int:
@@ -312,7 +319,7 @@ def in_child(plan: Plan, operation: Callable[[], object]) -> int:
     if pid == 0:
         status = 1
         try:
-            install(plan)
+            install(Steps(plan, LEADER))
             operation()
             status = 0
         except BaseException:

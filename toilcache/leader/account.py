@@ -1,4 +1,4 @@
-"""What the journal of a run says of each job, found in one pass over its bytes. Pure.
+"""What a journal says of each job, found in one pass over its bytes, and what a status makes of that. Pure.
 
 Knows the events of :mod:`toilcache.leader.journal`. Must not know a store. A journal may have hundreds of
 thousands of lines: what a line is about is told by a pattern, and only the few lines that an answer needs are
@@ -11,6 +11,8 @@ import json
 import re
 from functools import cached_property
 from typing import Any, NamedTuple
+
+from toilcache.leader.journal import Counts
 
 _LINE = re.compile(rb'\{"t":([0-9.]+),"e":"([a-z-]+)"(?:,"job":"([^"\\]+)")?([^\n]*)\}\n')
 _SUCCESSOR = re.compile(rb'"([0-9a-f]{16})":"')
@@ -42,9 +44,12 @@ class Follower(NamedTuple):
 
 
 class Account:
-    """A run as its journal tells of it; `root` is "" and `run` 0 where there is none."""
+    """The newest run as journals, the oldest first, tell of it; `root` is "" and `run` 0 where there is none.
 
-    def __init__(self, journal: bytes) -> None:
+    The last line of each may be torn.
+    """
+
+    def __init__(self, *journals: bytes) -> None:
         self.run = 0
         self.root = ""
         self.ended = False
@@ -54,7 +59,7 @@ class Account:
         self._followed: dict[bytes, re.Match[bytes]] = {}
         self._names: dict[str, str] = {}
         counts = None
-        for match in _LINE.finditer(journal):
+        for match in _LINE.finditer(b"".join(one[: one.rfind(b"\n") + 1] for one in journals)):
             kind, job = match[2], match[3]
             if kind not in _NOT_OF_A_JOB:
                 self._last[job] = match
@@ -65,6 +70,7 @@ class Account:
                 if b'"ran"' in match[4]:
                     self._last[job] = match
             elif kind == b"begin":
+                self._begin()
                 fields = _read(match).fields
                 self.run, self.root = fields["run"], str(fields["job"])
                 self._names[self.root] = fields.get("name", "")
@@ -72,6 +78,12 @@ class Account:
                 counts, self.ended = match, kind == b"end"
         if counts is not None:
             self.counts = _read(counts).fields["jobs"]
+
+    def _begin(self) -> None:
+        """A run decides anew about all that is not done."""
+        self.ended = False
+        for known in (self._last, self._failed, self._followed, self._names):
+            known.clear()
 
     def last(self, job_id: str) -> Event | None:
         """Return the last decision about a job; None if there was none yet."""
@@ -148,6 +160,39 @@ class Account:
         """Return a job with what follows it; None if nothing does."""
         match = self._followed.get(job_id.encode())
         return None if match is None else _follower(match)
+
+
+class Status:
+    """What the journals of all runs tell about a workflow: the last counts, and what is under way."""
+
+    def __init__(self, *journals: bytes) -> None:
+        account = Account(*journals)
+        self.run = account.run
+        self.ended = account.ended or not account.run
+        self.counts = Counts().as_dict() | account.counts
+        issued = [] if self.ended else account.jobs("issue")
+        self.running = {job: _issued(account, job) for job in issued}
+        self.failed = {job: _why(account, job) for job in account.jobs("give-up")}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {
+            "run": self.run,
+            "ended": self.ended,
+            "jobs": self.counts,
+            "running": self.running,
+            "failed": self.failed,
+        }
+
+
+def _issued(account: Account, job_id: str) -> dict[str, Any]:
+    event = account.last(job_id)
+    return {"name": account.name(job_id), "since": event.at if event else 0.0}
+
+
+def _why(account: Account, job_id: str) -> str:
+    event = account.last(job_id)
+    return str(event.fields["why"]) if event else ""
 
 
 def _read(match: re.Match[bytes]) -> Event:
