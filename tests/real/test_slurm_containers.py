@@ -1,0 +1,67 @@
+"""Jobs in containers of Apptainer on a real Slurm cluster of four nodes, as a user without privileges."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.real.test_slurm import begin
+from tests.testbed.fixtures import Engines
+from tests.testbed.slurm_cluster import wait_for
+from tests.testbed.slurm_fixtures import ROOT, Site, site, the_machine
+
+__all__ = ["site", "the_machine"]
+
+PATIENCE = 200.0  # seconds
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+
+def boxed(site: Site, engines: Engines, image: str) -> tuple[list[str], dict[str, str]]:
+    """Options and environment of a workflow in containers; the cluster has one image cache."""
+    options = ["--container", image, "--containerEngine", "singularity"]
+    options += ["--imageCache", str(site.home / "images")]
+    return options, {"PATH": f"{engines.programs}{os.pathsep}{site.cluster.environment['PATH']}"}
+
+
+def demo_script(site: Site) -> Path:
+    """The demo beside its data, in a directory of its own."""
+    place = site.cluster.shared / "demo"
+    shutil.copytree(ROOT / "examples", place)
+    shutil.copy(ROOT / "tests/real/slurm_demo.py", place)
+    return place / "slurm_demo.py"
+
+
+def test_the_demo_in_containers_on_four_nodes(site: Site, engines: Engines) -> None:
+    """The right answer, one download of each file for each node, nothing left."""
+    script, gate = demo_script(site), site.cluster.shared / "demo" / "gate"
+    options, environment = boxed(site, engines, engines.image("singularity"))
+    options += ["--workerIdleTime", "1"]  # the root's worker, which has one processor, makes room
+    process = site.begin(script, *options, "--gate", str(gate), "./boxed", **environment)
+    store = site.home / "boxed"
+    claims = "work/1/q/4.000-*/[0-9]*/[0-9]*"
+    wait_for(lambda: len(list(store.glob(claims))) == 4, "a slice on each node", PATIENCE)
+    gate.touch()
+    done = site.finish(process)
+    assert done.status == 0, done.err
+    aligned, agreeing, jobs, seen = ast.literal_eval(done.out)
+    assert (aligned >= 18000, agreeing >= 17500, jobs) == (True, True, 11)
+    assert {node for node, _ in seen} == set(site.cluster.nodes)
+    assert max(fetched for _, fetched in seen) <= 3, "each file once for each node: index, reads, reads"
+    assert not store.exists()
+    site.check_clean()
+
+
+def test_an_image_that_no_node_can_read_is_told_in_one_line(site: Site, engines: Engines) -> None:
+    options, environment = boxed(site, engines, "/srv/no such image.sif")
+    name = site.new_name()
+    done = site.finish(begin(site, name, "--count", "2", "--retryCount", "0", *options, **environment))
+    assert done.status != 0
+    assert "cannot use image '/srv/no such image.sif'" in done.err
+    assert "Traceback" not in done.err
+    assert done.err.count("no such image.sif") == 1
+    site.check_clean()
