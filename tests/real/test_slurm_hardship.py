@@ -1,4 +1,4 @@
-"""Leaders, workers and clean-ups in trouble on a real Slurm cluster of four nodes."""
+"""Leaders, workers, clean-ups and downloads in trouble on a real Slurm cluster of four nodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.real.test_slurm import begin, check, running
+from tests.real.test_slurm import WORKFLOW, begin, check, running
 from tests.testbed.slurm_cluster import wait_for
 from tests.testbed.slurm_fixtures import Site, site, the_machine
 
@@ -73,3 +73,40 @@ def fill(site: Site, nodes: list[str]) -> None:
         argv = ["sbatch", "-w", node, "-c", "4", "--mem=200M", "-o", "/dev/null", "--wrap", "sleep 200"]
         subprocess.run(argv, cwd="/tmp", check=True, capture_output=True, **bob)  # type: ignore[call-overload]
     wait_for(lambda: len(running(site)) == 1 + len(nodes), "the other user's jobs")
+
+
+def test_a_downloader_that_is_suspended_keeps_nobody_waiting(site: Site) -> None:
+    name = site.new_name()
+    site.script(WORKFLOW)
+    original = site.home / "original"
+    original.write_text("content ")
+    arguments = ("--diary", str(site.home / f"{name}.diary"), "--input", str(original), f"./{name}")
+    process = site.begin(site.script("tests/real/slurm_download.py"), "--slurmArgs=--nodelist=n1", *arguments)
+    site.await_begun(name, 1, word="fetching")
+    job = next(words[2] for words in site.diary(name) if words[:2] == ["begin", "0"])
+    site.cluster.run("scontrol", "suspend", job)
+    site.await_begun(name, 2, word="end")
+    site.cluster.run("scontrol", "resume", job)
+    say(site, name, "go")
+    done = site.finish(process)
+    assert (done.status, done.out) == (0, "result content content content \n"), done.err
+    site.check_clean()
+
+
+def test_a_leader_is_warned_before_its_own_time_limit(site: Site) -> None:
+    """Job 3 sleeps for ten minutes at its first try; the same submission goes on where it ended."""
+    script, workflow = site.script("examples/leader.sbatch"), site.script(WORKFLOW)
+    user = site.cluster.user()
+    user["env"] = {**user["env"], "PYTHON": str(site.python)}  # type: ignore[dict-item]
+    argv = ["sbatch", "--wait", "--mem=200M", "--output=warned.out", "--time=2", "--signal=B:TERM@110"]
+    argv += [str(script), str(workflow), "./warned", "--count", "4", "--trouble", "long"]
+    argv += ["--diary", str(site.home / "warned.diary"), "--defaultMemory", "100M", "--defaultDisk", "1M"]
+    first = subprocess.run(argv, cwd=site.home, timeout=200, capture_output=True, **user)  # type: ignore[call-overload]
+    said = (site.home / "warned.out").read_text()
+    assert first.returncode != 0
+    assert "SIGTERM" in said
+    assert "--restart" in said
+    site.check_clean()
+    subprocess.run(argv, cwd=site.home, check=True, timeout=200, **user)  # type: ignore[call-overload]
+    assert (site.home / "warned.out").read_text().endswith("result 6\n")
+    site.check_clean()
