@@ -65,3 +65,14 @@ def test_an_image_that_no_node_can_read_is_told_in_one_line(site: Site, engines:
     assert "Traceback" not in done.err
     assert done.err.count("no such image.sif") == 1
     site.check_clean()
+
+
+def test_a_warning_before_the_time_limit_ends_a_container(site: Site, engines: Engines) -> None:
+    """The job waits for ever at its first try on that node."""
+    script = site.script("tests/contract/container_workflow.py")
+    options, environment = boxed(site, engines, engines.image("singularity"))
+    options += ["--slurmTime", "60", "--slurmArgs=--nodelist=n2", "--kind", "waits"]
+    done = site.run(script, *options, "./warned", **environment)
+    assert (done.status, done.out) == (0, "result 'again'\n"), done.err
+    assert "was ended shortly before the time limit of its allocation" in done.err
+    site.check_clean()
