@@ -1,18 +1,23 @@
-"""Leaders, workers, clean-ups and downloads in trouble on a real Slurm cluster of four nodes."""
+"""Leaders, nodes and downloads in trouble on a real Slurm cluster of four nodes.
+
+The failures at the end are those of `test_slurm.py`, on a cluster without accounting.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
+from tests.real import test_slurm
 from tests.real.test_slurm import WORKFLOW, begin, check, running
 from tests.testbed.slurm_cluster import wait_for
-from tests.testbed.slurm_fixtures import Site, site, the_machine
+from tests.testbed.slurm_fixtures import Site, bare_site, site, the_machine
 
-__all__ = ["site", "the_machine"]
+__all__ = ["bare_site", "site", "the_machine"]
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -110,3 +115,16 @@ def test_a_leader_is_warned_before_its_own_time_limit(site: Site) -> None:
     subprocess.run(argv, cwd=site.home, check=True, timeout=200, **user)  # type: ignore[call-overload]
     assert (site.home / "warned.out").read_text().endswith("result 6\n")
     site.check_clean()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        test_slurm.test_workers_that_are_cancelled_by_hand,
+        test_slurm.test_a_task_that_is_requeued,
+        test_slurm.test_preemption_costs_no_try,
+        test_slurm.test_a_node_that_loses_power,
+    ],
+)
+def test_the_same_without_accounting(bare_site: Site, trouble: Callable[[Site], None]) -> None:
+    trouble(bare_site)
