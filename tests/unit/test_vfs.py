@@ -74,9 +74,13 @@ def modules() -> list[Path]:
 
 
 # A memory file of a child's output is gone with its descriptor.
-ALLOWED = {  # what is no file: memory, and a pipe
+ALLOWED = {  # what is no file: memory, and pipes
     "process.py": {"os.fdopen(os.memfd_create('toilcache', os.MFD_CLOEXEC), 'w+b', buffering=0)"},
-    "runners.py": {"os.write(self._pipe, f'{job_id} {version}'.encode('ascii'))"},
+    "runners.py": {
+        "os.write(self._pipe, f'{job_id} {version}'.encode('ascii'))",
+        "os.write(self._done[1], f'{os.getpid()} '.encode('ascii'))",
+        "os.write(self._wake, b'\\x00')",
+    },
 }
 
 
