@@ -20,7 +20,7 @@ from toilcache.node.remains import cleanup
 
 pytestmark = pytest.mark.crash
 
-MARKER = "TOILCACHE_MARK='a \n=ü"
+MARKER = f"TOILCACHE_MARK='a \n=ü{os.getpid()}"  # not that of another process of tests
 PYTHON = "import os, signal, sys\ndef say(*words): print(*words, flush=True)\n"
 
 Start = Callable[..., subprocess.Popen[str]]
