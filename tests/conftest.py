@@ -41,7 +41,7 @@ settings.load_profile("repeatable")
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Hide the person's own configuration from the tests and from every process they start."""
-    home = CACHE / "home"
+    home = CACHE / "home" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
     home.mkdir(parents=True, exist_ok=True)
     os.environ |= {"HOME": str(home), "HYPOTHESIS_STORAGE_DIRECTORY": str(CACHE / "hypothesis")}
     os.environ.pop("XDG_CONFIG_HOME", None)

@@ -72,8 +72,9 @@ def _file_values(config_file: str | None, environment: Mapping[str, str]) -> dic
 
 
 def _default_file(environment: Mapping[str, str]) -> str:
-    home = environment.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
-    return os.path.join(home, "toilcache", "config.toml")
+    home = environment.get("HOME") or os.path.expanduser("~")
+    directory = environment.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    return os.path.join(directory, "toilcache", "config.toml")
 
 
 def _load_toml(path: str) -> dict[str, Any]:

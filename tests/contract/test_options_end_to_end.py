@@ -160,7 +160,7 @@ def test_a_job_that_runs_too_long(place: Place) -> None:
         "longer than --maxJobDuration 0.1 s"
     )
     place.check_clean()
-    place.restart(MENDED="1").check_result("woke up")
+    place.restart("--maxJobDuration", "1h", MENDED="1").check_result("woke up")
 
 
 def test_retries(place: Place, tmp_path: Path) -> None:
