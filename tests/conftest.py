@@ -121,8 +121,12 @@ def missing_for_real_tests() -> str | None:
     return None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests of real engines where there are none; say which tests are to stay together."""
+    """Skip the tests of real engines where there are none; say which tests are to stay together.
+
+    First of all: pytest-xdist reads the groups at the same occasion.
+    """
     for item in items:
         together = group_of(item)
         if together is not None:

@@ -90,8 +90,11 @@ class Suspended(Place):
 
     def is_settled(self) -> bool:
         """True when the last job waits and what a lost attempt wrote is discarded for good."""
-        closed = [path.is_file() for path in self.store.glob("kept/*/*/1")]
-        return (self.flags / "waits").exists() and len(self.kept()) == 2 and all(closed)
+        try:
+            closed = [path.is_file() for path in self.store.glob("kept/*/*/1")]
+            return (self.flags / "waits").exists() and len(self.kept()) == 2 and all(closed)
+        except FileNotFoundError:
+            return False  # it is being discarded
 
     def tree(self) -> Tree:
         """All that belongs to the workflow."""

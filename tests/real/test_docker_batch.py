@@ -124,9 +124,10 @@ def test_a_full_disk_is_the_job_s_error_and_is_left_clean(boxes: DockerBoxes, tm
     try:
         options = ("--kind", "fills", "--retryCount", "0", "--clean", "always")
         boxes.run(*options).check_refused("No space left on device")
-        boxes.check_clean()
+        assert list(boxes.work.iterdir()) == []
     finally:
         subprocess.run(["umount", str(boxes.work)], check=True)
+    boxes.check_clean()
 
 
 @pytest.mark.parametrize("launchers", ["live", "killed"])
