@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.testbed.fixtures import engines
+from tests.testbed.fixtures import SHARED, engines
 
 __all__ = ["engines"]  # a fixture of every test below
 
@@ -96,7 +96,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
     if before is None or descriptors().keys() <= before:
         return
     gc.collect()
-    left = {number: path for number, path in descriptors().items() if number not in before}
+    left = {number: path for number, path in descriptors().items() if number not in before | SHARED}
     mark = item.get_closest_marker("descriptors")
     assert len(left) <= (mark.args[0] if mark else 0), f"left open by the test: {left}"
 

@@ -234,6 +234,7 @@ def test_damage_under_living_workers_loses_nothing(node: Node) -> None:
     assert os.listdir(node.dirs.payloads) == ["2"]
 
 
+@pytest.mark.descriptors(2)  # an old generation is held for as long as its process lives
 def test_a_database_that_was_removed_is_made_anew(node: Node) -> None:
     file_id = node.uploaded(b"x" * BIG)
     with node.job() as fs:

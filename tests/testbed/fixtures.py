@@ -18,6 +18,8 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("engines.sh")
 ROOM = 4 << 30
+SHARED: set[int] = set()
+"""Descriptors that stay open for the session, whichever test was the first to ask for the engines."""
 PATIENCE = 300.0  # seconds in which an engine that is told to end has ended
 
 
@@ -54,6 +56,9 @@ def engines() -> Iterator[Engines]:
         text=True,
         start_new_session=True,  # an interrupt of the session is not one of the script
     )
+    assert script.stdin is not None
+    assert script.stdout is not None
+    SHARED.update((script.stdin.fileno(), script.stdout.fileno()))
     try:
         yield _read(script)
     finally:
@@ -68,8 +73,7 @@ def _roomy_place() -> str:
 
 def _read(script: subprocess.Popen[str]) -> Engines:
     values = {}
-    assert script.stdout is not None
-    for line in script.stdout:
+    for line in script.stdout or ():
         if line == "READY\n":
             return Engines(
                 values["DOCKER_HOST"], os.path.dirname(values["APPTAINER"]), Path(values["IMAGES"])
