@@ -121,16 +121,8 @@ def missing_for_real_tests() -> str | None:
     return None
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests of real engines where there are none; say which tests are to stay together.
-
-    First of all: pytest-xdist reads the groups at the same occasion.
-    """
-    for item in items:
-        together = group_of(item)
-        if together is not None:
-            item.add_marker(pytest.mark.xdist_group(together))
+    """Skip the tests of real engines where there are none."""
     reason = missing_for_real_tests()
     if reason is not None:
         for item in items:
@@ -138,11 +130,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def group_of(item: pytest.Item) -> str | None:
-    """Name the group of tests that one process has to run; None if any process may."""
-    if "the_machine" in item.fixturenames:  # type: ignore[attr-defined]
+def group_of(nodeid: str) -> str:
+    """Name what one process has to run: the cluster's tests, those of the engines, or a single test."""
+    if "/real/test_slurm" in nodeid:
         return "slurm"
-    return "engines" if item.get_closest_marker("real") else None
+    return "engines" if "/real/" in nodeid or "[real" in nodeid else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share the tests out by these groups; pytest-xdist's own way to say so is lost on newer pytest."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -170,6 +170,13 @@ def test_processes_that_share_the_tests_say_what_they_left_out(tmp_path: Path) -
     assert lines[-3] == "did not run: 1 test (left out by -m 'not soak' or -k '')"
 
 
+def test_what_shares_an_engine_runs_in_one_process(tmp_path: Path) -> None:
+    options = ("-n", "3", "--dist", "loadgroup")
+    code, lines = run_planted_tests(tmp_path, SHARED, *options, SEEN=str(tmp_path / "seen"))
+    assert code == 0, "\n".join(lines)
+    assert len(set((tmp_path / "seen").read_text().split())) == 1
+
+
 def test_an_unknown_mark_is_an_error(tmp_path: Path) -> None:
     code, lines = run_planted_tests(
         tmp_path, "import pytest\n\n\n@pytest.mark.reel\ndef test_it():\n    pass\n"
@@ -177,6 +184,18 @@ def test_an_unknown_mark_is_an_error(tmp_path: Path) -> None:
     assert code != 0
     assert "reel" in "\n".join(lines)
 
+
+SHARED = """
+import os
+
+import pytest
+
+
+@pytest.mark.parametrize("number", [f"real {number}" for number in range(12)])
+def test_engine(number):
+    with open(os.environ["SEEN"], "a") as seen:
+        seen.write(f"{os.getpid()}\\n")
+"""
 
 REAL = """
 import os
