@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,10 @@ from toilcache.worker.runners import Runner, Runners
 from toilcache.worker.source import WorkSource
 
 Message = tuple[Any, ...]
+
+
+LOG = os.open(os.devnull, os.O_RDWR)
+"""What no job writes to."""
 
 
 class Outbox(WorkSource):
@@ -55,7 +58,7 @@ class ForklessHost(Host):
 
     def __init__(self, source: WorkSource) -> None:
         super().__init__(source)
-        self.runner = Runner(0, os.open(os.devnull, os.O_RDWR), -1)
+        self.runner = Runner(0, LOG, -1)
         self._runners = Runners(os.devnull, lambda log: None, lambda job_id, version: 0)
         self.started = 1 << 40  # no pids, should anybody take them for that
         self.not_to_start: set[str] = set()
@@ -160,10 +163,8 @@ class Pair:
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
-    both = Pair()
-    yield both
-    os.close(both.host.log)
+def pair() -> Pair:
+    return Pair()
 
 
 def test_a_queued_job_starts_when_a_running_one_ends(pair: Pair) -> None:
@@ -263,7 +264,6 @@ def test_a_host_that_finds_its_leader_gone_starts_nothing_queued() -> None:
     assert host.runs() == []
     host._obey((protocol.RUN, "job3", 1, shape))
     assert host.runs() == []
-    os.close(host.runner.log)
 
 
 def test_a_note_that_cannot_be_written_is_written_at_the_next_change(
@@ -280,7 +280,6 @@ def test_a_note_that_cannot_be_written_is_written_at_the_next_change(
     host._source.lost = True
     host.finish(0)
     assert Path(host._note).read_text() == f"abandoned {pid_namespace()}\njob2 2 {second}\n"
-    os.close(host.runner.log)
 
 
 SHAPE = (1.0, 1, 1, 0)
@@ -312,4 +311,3 @@ def test_both_sides_agree_however_messages_cross(steps: list[tuple[str, int]]) -
         pair.host.finish(0)
         pair.settle()
     assert sorted(pair.ended) == sorted(f"job{number + 1}" for number in range(pair.count))
-    os.close(pair.host.runner.log)
