@@ -80,6 +80,7 @@ def fill(site: Site, nodes: list[str]) -> None:
     wait_for(lambda: len(running(site)) == 1 + len(nodes), "the other user's jobs")
 
 
+@pytest.mark.soak  # minutes: nobody waits for a downloader that stands still before half a minute is over
 def test_a_downloader_that_is_suspended_keeps_nobody_waiting(site: Site) -> None:
     name = site.new_name()
     site.script(WORKFLOW)
@@ -98,6 +99,7 @@ def test_a_downloader_that_is_suspended_keeps_nobody_waiting(site: Site) -> None
     site.check_clean()
 
 
+@pytest.mark.soak  # minutes: Slurm looks at time limits every half a minute
 def test_a_leader_is_warned_before_its_own_time_limit(site: Site) -> None:
     """Job 3 sleeps for ten minutes at its first try; the same submission goes on where it ended."""
     script, workflow = site.script("examples/leader.sbatch"), site.script(WORKFLOW)
