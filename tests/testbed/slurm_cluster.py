@@ -246,8 +246,16 @@ class SlurmCluster:
         self._wait_nodes()
         return self
 
+    def _thaw(self) -> None:
+        """Let go of what Slurm has suspended: what is frozen does not even die."""
+        for node in self.nodes:
+            for state in Path("/sys/fs/cgroup/freezer").glob(f"slurm_{node}/**/freezer.state"):
+                with contextlib.suppress(OSError):
+                    state.write_text("THAWED")
+
     def down(self) -> None:
         """Leave nothing: no process, namespace, link, user or file."""
+        self._thaw()
         for user, uid in USERS.items():
             for entry in Path("/proc").iterdir():
                 with contextlib.suppress(OSError):
