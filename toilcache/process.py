@@ -178,8 +178,11 @@ def _wait(command: Any, timeout: float | None) -> bool:
         with suppress(_sh().ErrorReturnCode):
             command.wait()
     except BaseException:
-        # KeyboardInterrupt too: nothing that this call started outlives it.
+        # KeyboardInterrupt too: nothing that this call started outlives it. Its end is waited for: until then
+        # it holds files open and their file systems busy.
         _kill_session(command.pid)
+        with suppress(_sh().ErrorReturnCode):
+            command.wait()
         raise
     finally:
         if timer is not None:

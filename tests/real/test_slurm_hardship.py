@@ -52,9 +52,10 @@ def test_a_worker_that_is_killed_alone(site: Site) -> None:
 
 
 def test_a_clean_up_that_waits_while_the_workflow_is_restarted(site: Site) -> None:
+    """A job takes a whole node, so that other nodes are touched while job 3 waits, however slow they are."""
     name = site.new_name()
     options = ("--count", "16", "--trouble", "gated", "--retryCount", "0", "--workerIdleTime", "1")
-    process = begin(site, name, *options)
+    process = begin(site, name, *options, "--defaultCores", "4")
     site.await_begun(name, 15, word="end")
     wait_for(lambda: len(running(site)) == 1, "idle workers to end")
     home = next(words[2] for words in site.diary(name) if words[:2] == ["begin", "3"])

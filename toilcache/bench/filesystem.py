@@ -29,7 +29,8 @@ def fresh_directory(parent: str | None) -> Iterator[tuple[str, str]]:
         try:
             yield mounted, "fresh ext4, loop-mounted"
         finally:
-            run(["umount", mounted])
+            # Lazily: hosts of a leader that was ended are on their way out, and keep it until they are gone.
+            run(["umount", "--lazy", mounted])
     finally:
         robust_rmtree(base)
 
