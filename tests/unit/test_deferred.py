@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> str:
 def ended() -> Iterator[None]:
     """The locks that a process has are given back with its end, which is here the end of a test."""
     yield
-    for file in list(locks._open.values()):
+    for _, file in list(locks._open.values()):
         file.close()
 
 

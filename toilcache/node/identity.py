@@ -210,7 +210,5 @@ def _name_path(base_dir: str, name: str) -> str:
     return os.path.join(base_dir, _NAMES, name)
 
 
-# After a fork nobody holds this lock, and none of the names is the child's.
+# After a fork nobody holds this lock. The names are those of the parent: none of them is valid in the child.
 os.register_at_fork(after_in_child=_naming._at_fork_reinit)  # type: ignore[attr-defined]
-os.register_at_fork(after_in_child=_by_real_path.clear)
-os.register_at_fork(after_in_child=_by_spelling.clear)

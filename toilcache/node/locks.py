@@ -19,13 +19,18 @@ from toilcache import vfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+    from typing import TypeAlias
+
+    _Inode: TypeAlias = tuple[int, ...]
 
 # What flock answers where a file system has no locks to give.
 NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL})
 
 _guard = _thread.RLock()
-_open: dict[int, LockFile] = {}
+_open: dict[int, tuple[_Inode, LockFile]] = {}
+_open_in_parent = _open
 
 
 class LockFile:
@@ -41,9 +46,8 @@ class LockFile:
         self.path = path
         with _guard:
             self.fd = _beyond_standard(vfs.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode))
-            found = os.fstat(self.fd)
-            self.inode = (found.st_dev, found.st_ino)
-            _open[self.fd] = self
+            self.inode = _inode(os.fstat(self.fd))
+            _open[self.fd] = self.inode, self
 
     def lock(self, *, shared: bool, wait: bool) -> bool:
         """Take the lock; False if `wait` is False and somebody else is in the way. May raise OSError."""
@@ -61,21 +65,19 @@ class LockFile:
 
         False in a forked child, and where somebody closed descriptors that were not his.
         """
-        if _open.get(self.fd) is not self:
+        if not self._is_known():
             return False
         try:
-            found = os.fstat(self.fd)
+            return _inode(os.fstat(self.fd)) == self.inode
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == self.inode
 
     def is_at(self, path: str | None = None) -> bool:
         """Tell whether `path` (default: the path it was opened by) still names this very file."""
         try:
-            found = os.lstat(self.path if path is None else path)
+            return _inode(os.lstat(self.path if path is None else path)) == self.inode
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == self.inode
 
     def unlink(self) -> None:
         """Remove the path if it still names this file; only for the holder of the lock."""
@@ -88,8 +90,12 @@ class LockFile:
         with _guard:
             if self.is_ours():
                 os.close(self.fd)
-            if _open.get(self.fd) is self:
+            if self._is_known():
                 del _open[self.fd]
+
+    def _is_known(self) -> bool:
+        entry = _open.get(self.fd)
+        return entry is not None and entry[1] is self
 
     def __enter__(self) -> LockFile:
         return self
@@ -140,6 +146,11 @@ def _beyond_standard(fd: int) -> int:
     return moved
 
 
+def _inode(status: os.stat_result) -> _Inode:
+    """Return inode and device."""
+    return status[1:3]
+
+
 def _before_fork() -> None:
     # Nobody may fork between an open and its entry in the table: the child would keep a lock it cannot know.
     _guard.acquire()
@@ -149,13 +160,20 @@ def _after_fork_in_parent() -> None:
     _guard.release()
 
 
-def _after_fork_in_child() -> None:
-    # Every forked process pays for this: few names, since what they name is written to and so copied.
-    _guard._at_fork_reinit()  # type: ignore[attr-defined]
-    for file in _open.values():
-        if file.is_ours():
-            os.close(file.fd)
-    _open.clear()
+def _after_fork_in_child(
+    fstat: Callable[[int], os.stat_result] = os.fstat, close: Callable[[int], None] = os.close
+) -> None:
+    # Every forked process pays for this: whatever is called, looked up or freed here is a page written to and
+    # so copied. What the parent has is therefore kept, and names are looked up once, above.
+    global _open, _open_in_parent
+    _guard.release()  # the lock of the thread that forked, which is the one that is left
+    for fd, (inode, _) in _open.items():
+        try:
+            if fstat(fd)[1:3] == inode:
+                close(fd)
+        except OSError:
+            continue  # closed by somebody whose it was not
+    _open_in_parent, _open = _open, {}
 
 
 os.register_at_fork(

@@ -136,7 +136,7 @@ class Host:
         writer.setblocking(False)
         self._wake_writer = writer
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda signum, frame: None)
+        signal.signal(signal.SIGCHLD, _be_woken)
         return reader
 
     def _obey(self, command: tuple[Any, ...]) -> None:
@@ -316,6 +316,10 @@ class Host:
     def _remove_note(self) -> None:
         with suppress(FileNotFoundError):  # somebody has cleaned the node already
             vfs.unlink(str(self._note))
+
+
+def _be_woken(signum: int, frame: object) -> None:
+    """Do nothing: that a child has ended is told by the byte at the descriptor."""
 
 
 def leave_clean(setup: dict[str, Any]) -> None:
