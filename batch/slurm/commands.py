@@ -50,13 +50,21 @@ TERM_SECONDS = 10
 
 _WORKER_SCRIPT = b"""\
 #!/bin/sh
-trap 'kill -s USR1 "$worker"' USR1
-trap 'kill -s TERM "$worker"; end_it & killer=$!' TERM
+worker= told= killer=
+end_it() { sleep %d; kill -s KILL "$worker"; }
+tell() {
+    told=$1
+    [ -n "$worker" ] || return
+    kill -s "$1" "$worker"
+    [ "$1" = USR1 ] || { end_it & killer=$!; }
+}
+trap 'tell USR1' USR1
+trap 'tell TERM' TERM
 read -r host </proc/sys/kernel/random/uuid
 export %s="$host"
 %s &
-worker=$! killer=
-end_it() { sleep %d; kill -s KILL "$worker"; }
+worker=$!
+[ -z "$told" ] || tell "$told"
 wait "$worker"
 status=$?
 while [ "$status" -gt 128 ] && kill -s 0 "$worker" 2>/dev/null; do
@@ -161,7 +169,7 @@ def worker_script(argv: Sequence[str], after: Sequence[str]) -> bytes:
     A worker that does not heed the end of its allocation is killed while there is time for that. The name of
     the host is made here, so that `after` knows whom it follows.
     """
-    return _WORKER_SCRIPT % (HOST_MARKER.encode(), _words(argv), TERM_SECONDS, _words(after))
+    return _WORKER_SCRIPT % (TERM_SECONDS, HOST_MARKER.encode(), _words(argv), _words(after))
 
 
 def _words(argv: Sequence[str]) -> bytes:
