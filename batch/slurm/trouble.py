@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from enum import Enum
 
 _AMBIGUOUS = ("socket timed out", "timed out on send/recv", "zero bytes were transmitted", "connection reset")
@@ -23,6 +24,10 @@ _LIMIT = (
     "too many jobs",
 )
 
+# https://slurm.schedmd.com/resource_limits.html: QOSMaxCpuPerJobLimit, AssocGrpSubmitJobsLimit and so on
+_POLICY = re.compile(r"\b(?:assoc|qos)\w*limit\b")
+_OF_JOBS = re.compile(r"submit|(?<!per)job")
+
 
 class Trouble(Enum):
     """Why a call failed."""
@@ -36,6 +41,9 @@ class Trouble(Enum):
 def classify(text: str) -> Trouble:
     """Tell from the error text of sbatch and its like what kind of trouble it is."""
     lower = text.lower()
+    named = _POLICY.findall(lower)
+    if named:
+        return _above_policy(named)
     for words, trouble in (
         (_AMBIGUOUS, Trouble.AMBIGUOUS),
         (_LIMIT, Trouble.LIMIT),
@@ -44,6 +52,14 @@ def classify(text: str) -> Trouble:
         if any(word in lower for word in words):
             return trouble
     return Trouble.PERMANENT
+
+
+def _above_policy(named: list[str]) -> Trouble:
+    """Tell of the limits of accounts that sbatch names whether they are all of one job's size.
+
+    The sentence that it adds speaks of submit limits whatever was exceeded.
+    """
+    return Trouble.LIMIT if any(_OF_JOBS.search(name) for name in named) else Trouble.PERMANENT
 
 
 def said(text: str) -> str:

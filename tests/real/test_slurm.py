@@ -284,6 +284,22 @@ def test_what_slurm_refuses_is_said_in_its_words(site: Site) -> None:
     site.check_clean()
 
 
+def test_what_accounting_refuses_is_said_in_its_words(site: Site) -> None:
+    """The last one is a QOS that refuses what is above its limits, in place of letting it wait."""
+    refused(site, "--slurmAccount", "nope", words="Invalid account or account/partition combination")
+    refused(site, "--slurmQos", "nope", words="Invalid qos specification")
+    site.qos("narrow", "Flags=DenyOnLimit", "MaxTRESPerJob=cpu=1")
+    refused(site, "--slurmQos", "narrow", "--defaultCores", "2", words="QOSMaxCpuPerJobLimit")
+    site.check_clean()
+
+
+def test_a_limit_of_jobs_of_a_qos_is_kept(site: Site) -> None:
+    name = site.new_name()
+    site.qos("few", "MaxSubmitJobsPerUser=2")
+    check(site, name, site.finish(begin(site, name, "--count", "8", "--slurmQos", "few")), 8)
+    site.check_clean()
+
+
 def test_what_no_node_can_meet_is_refused_before_anything_is_submitted(site: Site) -> None:
     refused(site, "--defaultMemory", "1T", words="MiB of memory")
     refused(site, "--defaultCores", "99", words="cores")

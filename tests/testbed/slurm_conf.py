@@ -103,6 +103,7 @@ def _accounting(cluster: Layout) -> list[str]:
         "AccountingStorageHost=127.0.0.1",
         f"AccountingStoragePort={DATABASE_PORT}",
         f"AccountingStoragePass={cluster.base}/munge/socket",
+        "AccountingStorageEnforce=associations,limits,qos",
     ]
 
 

@@ -77,6 +77,11 @@ class Site:
         path = self.home / f"{name}.diary"
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
+    def qos(self, name: str, *settings: str) -> None:
+        """Have a quality of service that all users may ask for."""
+        self.cluster.run("sacctmgr", "-i", "add", "qos", name, *settings)
+        self.cluster.run("sacctmgr", "-i", "modify", "account", "proj", "set", f"qos+={name}")
+
     def await_begun(self, name: str, count: int, word: str = "begin") -> None:
         """Wait until so many jobs have begun; or with `word` "end", have come to their end."""
         wait_for(lambda: sum(words[0] == word for words in self.diary(name)) >= count, f"jobs to {word}")

@@ -314,6 +314,13 @@ def test_with_more_time_the_partition_is_chosen_again() -> None:
             "and/or time limits)",
             Trouble.LIMIT,
         ),
+        (
+            "sbatch: error: QOSMaxCpuPerJobLimit\nsbatch: error: Batch job submission failed: Job violates "
+            "accounting/QOS policy (job submit limit, user's size and/or time limits)",
+            Trouble.PERMANENT,
+        ),
+        ("error: AssocMaxWallDurationPerJobLimit", Trouble.PERMANENT),
+        ("error: QOSGrpSubmitJobsLimit", Trouble.LIMIT),
         ("error: QOSMaxSubmitJobPerUserLimit", Trouble.LIMIT),
         ("error: AssocMaxSubmitJobLimit", Trouble.LIMIT),
         ("Batch job submission failed: Invalid partition name specified", Trouble.PERMANENT),
