@@ -7,6 +7,8 @@
 # a worker that was killed together with its batch script when no other job of the workflow came to that node. It
 # waits for nothing, touches no workflow that may be alive, and its own trouble never drains the node. Set TOILCACHE to
 # the command of an installation that compute nodes see.
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH # Slurm sets none
 TOILCACHE=${TOILCACHE:-/opt/toilcache/bin/toilcache}
 [ -x "$TOILCACHE" ] && [ -n "${SLURM_JOB_USER:-}" ] || exit 0
 timeout 60 runuser -u "$SLURM_JOB_USER" -- env HOME=/ "$TOILCACHE" node-cleanup --all >/dev/null 2>&1

@@ -5,17 +5,20 @@ The failures at the end are those of `test_slurm.py`, on a cluster without accou
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.real import test_slurm
 from tests.real.test_slurm import WORKFLOW, begin, check, running
-from tests.testbed.slurm_cluster import wait_for
-from tests.testbed.slurm_fixtures import Site, bare_site, site, the_machine
+from tests.testbed.slurm_cluster import USERS, remove_left_by, wait_for
+from tests.testbed.slurm_fixtures import ROOT, Site, bare_site, site, the_machine
 
 __all__ = ["bare_site", "site", "the_machine"]
 
@@ -118,6 +121,68 @@ def test_a_leader_is_warned_before_its_own_time_limit(site: Site) -> None:
     subprocess.run(argv, cwd=site.home, check=True, timeout=200, **user)  # type: ignore[call-overload]
     assert (site.home / "warned.out").read_text().endswith("result 6\n")
     site.check_clean()
+
+
+def test_the_epilog_of_a_site_cleans_what_nobody_else_can(site: Site) -> None:
+    """Leader, workers and batch scripts are killed: what they left stays for a restart, and goes with the
+    store.
+    """
+    name = site.new_name()
+    with epilog(site):
+        process = begin(site, name, "--count", "16", "--seconds", "600")
+        site.await_begun(name, 16)
+        process.kill()
+        process.communicate()
+        kill_all(site)
+        site.cluster.wait_idle()
+        assert all(site.local_files(node).startswith("toilcache-") for node in site.cluster.nodes)
+        site.as_user(site.python, "-m", "toilcache", "clean", f"./{name}")
+        site.as_user("srun", "--nodes=4", "--ntasks-per-node=1", "--mem=50M", "true")
+        site.cluster.wait_idle()
+        site.check_nodes_clean()
+    remove_left_by(USERS["tcalice"])  # the leader's own, on the host: no epilog runs on a login node
+
+
+@contextlib.contextmanager
+def epilog(site: Site) -> Iterator[None]:
+    """The example as the site's epilog, and beside it a note of each node on which that has run."""
+    place, seen = site.cluster.base / "etc/epilog.d", site.cluster.base / "log/epilogs"
+    command = site.python.with_name("toilcache")
+    texts = {
+        place / "1.sh": (ROOT / "examples/epilog.sh")
+        .read_text()
+        .replace("/opt/toilcache/bin/toilcache", str(command)),
+        place / "2.sh": f"#!/bin/sh\n/bin/hostname >>{seen}\n",
+        command: f'#!/bin/sh\nexec {site.python} -m toilcache "$@"\n',
+    }
+    place.mkdir()
+    for path, text in texts.items():
+        path.write_text(text)
+        path.chmod(0o755)
+    seen.touch()
+    with site.configured(f"Epilog={place}/*"):
+        for node in site.cluster.nodes:
+            wait_for(partial(_epilog_runs, site, node, seen), f"the epilog of {node}")
+        yield
+
+
+def _epilog_runs(site: Site, node: str, seen: Path) -> bool:
+    site.as_user("srun", "-w", node, "--mem=50M", "true")
+    site.cluster.wait_idle()
+    return node in seen.read_text().split()
+
+
+def kill_all(site: Site) -> None:
+    """Kill whatever the user runs on any node, batch scripts included."""
+
+    def is_over() -> bool:
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and entry.stat().st_uid == site.cluster.user()["user"]:
+                    os.kill(int(entry.name), signal.SIGKILL)
+        return not site.cluster.processes()
+
+    wait_for(is_over, "the end of all that the user runs")
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,34 @@ class Site:
         path = self.home / f"{name}.diary"
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
+    @contextlib.contextmanager
+    def configured(self, line: str) -> Iterator[None]:
+        """Have one more line in slurm.conf; the daemons read it anew, nodes a moment later."""
+        usual = (self.cluster.base / "etc/slurm.conf").read_text()
+        try:
+            self._configure(f"{usual}{line}\n")
+            yield
+        finally:
+            self._configure(usual)
+
+    def _configure(self, text: str) -> None:
+        (self.cluster.base / "etc/slurm.conf").write_text(text)
+        self.cluster.run("scontrol", "reconfigure")
+
+    def as_user(self, *argv: str | Path) -> str:
+        """Run a program as the user on the host; return what it printed."""
+        user = self.cluster.user()
+        done = subprocess.run(
+            [str(word) for word in argv],
+            cwd=self.home,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            **user,  # type: ignore[call-overload]
+        )
+        return str(done.stdout)
+
     def qos(self, name: str, *settings: str) -> None:
         """Have a quality of service that all users may ask for."""
         self.cluster.run("sacctmgr", "-i", "add", "qos", name, *settings)
@@ -85,6 +113,11 @@ class Site:
     def await_begun(self, name: str, count: int, word: str = "begin") -> None:
         """Wait until so many jobs have begun; or with `word` "end", have come to their end."""
         wait_for(lambda: sum(words[0] == word for words in self.diary(name)) >= count, f"jobs to {word}")
+
+    def local_files(self, node: str) -> str:
+        """What is in the directories that a node has for itself, one name a line."""
+        places = (*LOCAL, str(self.cluster.base / "local"))
+        return "".join(self.cluster.in_node(node, "ls", "-A", place) for place in places)
 
     def worker_pids(self) -> list[int]:
         """The programs of workers, each the child of its batch script."""
@@ -98,15 +131,18 @@ class Site:
         return found
 
     def check_clean(self) -> None:
-        """Nothing of the user is left: in Slurm, among the processes, on any node's local disks."""
-        wait_for(lambda: not self.cluster.jobs(), "the last job to leave Slurm", 20)
-        wait_for(lambda: not self.cluster.processes(), "the last process to end", 20)
-        for node in self.cluster.nodes:
-            for place in (*LOCAL, str(self.cluster.base / "local")):
-                assert self.cluster.in_node(node, "ls", "-A", place) == "", f"{place} of {node}"
+        """Nothing of the user is left: in Slurm, among the processes, on any local disk."""
+        self.check_nodes_clean()
         own = re.compile("toilcache-(?!tests-)")
         left = [name for place in LOCAL for name in os.listdir(place) if own.match(name)]
         assert [name for name in left if self._is_of_user(name)] == []
+
+    def check_nodes_clean(self) -> None:
+        """Nothing of the user is left in Slurm, among the processes, on the nodes' local disks."""
+        wait_for(lambda: not self.cluster.jobs(), "the last job to leave Slurm", 20)
+        wait_for(lambda: not self.cluster.processes(), "the last process to end", 20)
+        for node in self.cluster.nodes:
+            assert self.local_files(node) == "", f"local directories of {node}"
 
     def _is_of_user(self, name: str) -> bool:
         uid = self.cluster.user()["user"]
