@@ -14,6 +14,7 @@ from typing import Any
 
 from toilcache.job.functions import JobFunctionWrappingJob
 from toilcache.job.job import Job
+from toilcache.job_store.file_id import FileID
 from toilcache.workflow import Toil
 
 MEGABYTE = 1 << 20
@@ -77,9 +78,26 @@ def throng(job: Job, processes: int) -> Any:
     return crowd(job, processes, 0.0)
 
 
-def shares(job: Job, readers: int, file_id: str) -> Any:
+def use_memory(size: int) -> None:
+    """Write to so many bytes of memory, and give them back.
+
+    What a virtual machine has not used for seconds its host may have taken away, and then it is several times
+    slower. Who copies a file right after this finds memory as it was just used, and so does the next one.
+    """
+    memory = bytearray(b"x") * size
+    del memory
+
+
+def warmed(job: Job, size: int) -> Any:
+    """Write a small file, so that the node has a cache, and use memory."""
+    use_memory(size)
+    return written(job, 1000)
+
+
+def shares(job: Job, readers: int, file_id: FileID) -> Any:
     """Let several jobs ask for a file that nobody has fetched yet, on a node that has a cache already."""
-    first = job.addChildJobFn(written, 1000, **SMALL)
+    memory = 2 * file_id.size
+    first = job.addChildJobFn(warmed, memory, cores=1, memory=memory + (100 << 20), disk="1G")
     return [first.addChildJobFn(reads_once, file_id, **SHARE).rv() for _ in range(readers)]
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+from toilcache.bench.cache_jobs import use_memory
 from toilcache.bench.filesystem import beside
 from toilcache.process import run
 from toilcache.removal import robust_rmtree
@@ -158,8 +159,7 @@ def shared_read(directory: str) -> float:
     """
     with beside(directory) as elsewhere:
         source, plain = _source(elsewhere, SHARED), os.path.join(directory, "plain")
-        # Memory that a virtual machine has not used yet is slower, whoever gets it: use as much as both need.
-        os.unlink(_source(directory, 3 * SHARED))
+        use_memory(2 * SHARED)
         alone = _wall(["/bin/cp", source, plain])
         os.unlink(plain)
         times = _shared(directory, elsewhere)

@@ -35,8 +35,9 @@ class Download:
         """Make and take the lock; nobody knows of it yet."""
         self._cache = cache
         self.file_id = file_id
-        self.path = cache.new_payload()
-        self._lock_name = cache.generation.new_lock(cache.owner)
+        owner = cache.owner
+        self.path = cache.new_payload(owner)
+        self._lock_name = cache.generation.new_lock(owner)
         path = cache.generation.lock_path(self._lock_name)
         self._lock = LockFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         self._lock.lock(shared=False, wait=True)

@@ -80,9 +80,9 @@ class NodeCache:
         """Return where a process keeps the payloads that it makes."""
         return os.path.join(self.generation.payloads, owner)
 
-    def new_payload(self) -> str:
-        """Return the path for a payload of this process."""
-        return payloads.new_path(self.payload_directory(self.owner))
+    def new_payload(self, owner: str) -> str:
+        """Return the path for a payload of this process, which is called so."""
+        return payloads.new_path(self.payload_directory(owner))
 
     def space(self) -> Space:
         """Measure the space now."""

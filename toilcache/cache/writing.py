@@ -32,10 +32,11 @@ else:
 
 def take_in(cache: NodeCache, holder: Holder, file_id: str, source: str, executable: bool) -> Upload | None:
     """Take a file in that a job wrote in its temporary directory; None if there is no room for it."""
-    path = cache.new_payload()
+    owner = cache.owner
+    path = cache.new_payload(owner)
     try:
         payload, takes_space = payloads.take_in(source, path, executable, cache.reflinks)
-        if _announced(cache, holder, file_id, payload, source, takes_space):
+        if _announced(cache, owner, holder, file_id, payload, source, takes_space):
             return Upload(file_id, payload, source)
     except BaseException:
         payloads.remove(path)  # also on KeyboardInterrupt: no row speaks of it
@@ -45,10 +46,16 @@ def take_in(cache: NodeCache, holder: Holder, file_id: str, source: str, executa
 
 
 def _announced(
-    cache: NodeCache, holder: Holder, file_id: str, payload: Payload, source: str, takes_space: bool
+    cache: NodeCache,
+    owner: str,
+    holder: Holder,
+    file_id: str,
+    payload: Payload,
+    source: str,
+    takes_space: bool,
 ) -> bool:
     """Add the row and the reference of the job to its own file, if there is room."""
-    owner, state = cache.owner, MUTABLE if takes_space else IMMUTABLE
+    state = MUTABLE if takes_space else IMMUTABLE
     while True:
         with cache.transaction() as con:
             now = cache.measure(con)

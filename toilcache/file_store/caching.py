@@ -130,12 +130,15 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
         """
         path = self._local_path(localFileName)
         job_id = self._before_writing()
-        status = os.stat(path)
+        status = os.lstat(path)
+        is_link = stat.S_ISLNK(status.st_mode)
+        if is_link:
+            status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             code = EISDIR if stat.S_ISDIR(status.st_mode) else EINVAL
             raise OSError(code, "cannot upload what is not a regular file; pack it into one first", path)
         executable = executable or bool(status.st_mode & stat.S_IXUSR)
-        if os.path.islink(path) or not is_inside(self.localTempDir, path):
+        if is_link or not is_inside(self.localTempDir, path):
             return self._upload_now(path, job_id, cleanup, executable)
         upload = self._without_cache(lambda: self._taken_in(path, job_id, cleanup, executable))
         if upload is None:

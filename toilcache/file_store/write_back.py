@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _THREADS = 3
-_SOME, _BATCH, _COMPANY, _HEAVY = 8, 16, 64, 1 << 20
+_SOME, _BATCH, _COMPANY, _HEAVY = 8, 16, 512, 1 << 20
 
 
 class WriteBack:

@@ -40,8 +40,10 @@ class Files(StoreCore):
     def reserve_file_id(
         self, job_id: str | None = None, cleanup: bool = False, basename: str | None = None
     ) -> str:
-        """Draw an id and write nothing."""
-        return self._new_file(job_id, cleanup, basename)[0]
+        """Draw an id, and neither write nor look at anything: the upload tells whether the job is known."""
+        self._may_write(job_id)
+        attempt = 0 if job_id is None else self._attempts.get(job_id, 0)
+        return layout.new_file_id(job_id, attempt, cleanup, basename)
 
     def upload_reserved(self, file_id: str, local_path: str) -> None:
         """Take a local file in under an id that was drawn earlier."""

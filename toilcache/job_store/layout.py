@@ -61,6 +61,7 @@ NAME_BYTES = 100
 _SUFFIX_BYTES = 24
 _BODY_PREFIX = "body:"
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-+=@,~")
+_PLAIN = re.compile(r"[A-Za-z0-9._+=@,~-]*")
 _HEX_DIGITS = "0123456789abcdef"
 _FILE_ID = re.compile(
     r"(?:(own|kept)/([0-9a-f]{16})/(0|[1-9][0-9]{0,8})|(free|linked))"
@@ -146,6 +147,8 @@ def quote_name(name: str, limit: int = NAME_BYTES) -> str:
 
     What follows the last dot is kept when the rest is cut; a quoted byte is never cut apart.
     """
+    if len(name) <= limit and _PLAIN.fullmatch(name) is not None:
+        return name
     quoted = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in os.fsencode(name))
     if len(quoted) <= limit:
         return quoted
