@@ -185,14 +185,34 @@ def kill_all(site: Site) -> None:
     wait_for(is_over, "the end of all that the user runs")
 
 
-@pytest.mark.parametrize(
-    "trouble",
-    [
-        test_slurm.test_workers_that_are_cancelled_by_hand,
-        test_slurm.test_a_task_that_is_requeued,
-        test_slurm.test_preemption_costs_no_try,
-        test_slurm.test_a_node_that_loses_power,
-    ],
-)
+WITHOUT_ACCOUNTING = [
+    test_slurm.test_workers_that_are_cancelled_by_hand,
+    test_slurm.test_a_task_that_is_requeued,
+    test_slurm.test_a_suspended_worker_goes_on_where_it_was,
+    test_slurm.test_preemption_costs_no_try,
+    test_slurm.test_a_drained_node_ends_what_it_has_and_gets_no_more,
+    test_slurm.test_a_controller_that_is_restarted,
+    test_slurm.test_a_job_that_needs_more_memory_gets_it,
+    test_a_leader_with_many_jobs_in_flight_is_killed,
+    test_a_worker_that_is_killed_alone,
+    test_a_clean_up_that_waits_while_the_workflow_is_restarted,
+]
+MINUTES_WITHOUT_ACCOUNTING = [
+    test_slurm.test_a_node_that_loses_power,
+    test_slurm.test_a_node_behind_a_broken_network_changes_nothing,
+    test_slurm.test_a_time_limit_is_said_to_the_person,
+    test_slurm.test_a_job_that_needs_more_time_gets_it,
+    test_a_downloader_that_is_suspended_keeps_nobody_waiting,
+    test_a_leader_is_warned_before_its_own_time_limit,
+]
+
+
+@pytest.mark.parametrize("trouble", WITHOUT_ACCOUNTING)
 def test_the_same_without_accounting(bare_site: Site, trouble: Callable[[Site], None]) -> None:
+    trouble(bare_site)
+
+
+@pytest.mark.soak  # each takes more than a minute
+@pytest.mark.parametrize("trouble", MINUTES_WITHOUT_ACCOUNTING)
+def test_the_same_for_longer_without_accounting(bare_site: Site, trouble: Callable[[Site], None]) -> None:
     trouble(bare_site)
