@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ class Launcher:
     :param cores: what its jobs may have, for engines whose containers do not count as part of the allocation.
     :param memory: likewise, in bytes.
     :param told: what the host is to know.
+    :param fetching: entered while the image is seen to, which may take minutes.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Launcher:
         cores: float,
         memory: int,
         told: dict[str, Any],
+        fetching: AbstractContextManager[None],
     ) -> None:
         general = HostContainer.from_json(text)
         self._dirs = dirs
@@ -59,6 +61,7 @@ class Launcher:
             memory=memory + BOX_MEMORY,
         )
         self._told = told
+        self._fetching = fetching
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._has_begun = False
 
@@ -76,7 +79,7 @@ class Launcher:
         :raises OSError: a directory cannot be used.
         """
         with ExitStack() as stack:
-            launch = Launch(self._wanted, self._dirs, _HOST, stack)
+            launch = Launch(self._wanted, self._dirs, _HOST, stack, self._fetching)
             why = launch.introduce(self._theirs.fileno(), {"environment": handed(launch), "told": self._told})
             if why:
                 raise ContainerError(why)

@@ -11,7 +11,7 @@ import select
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import Any, Protocol, TypeVar
 
 from toilcache import vfs
@@ -50,19 +50,28 @@ class Launch:
     """A container in which a module's ``main([DIRECTORY])`` is about to take what ``handover`` gives.
 
     ``stack`` gets what ends and removes everything of it, and lets go of the node's directories. ``early`` is
-    how the container has ended before its program connected, None if it did not.
+    how the container has ended before its program connected, None if it did not. ``fetching`` is entered
+    while the image is seen to.
 
     :raises ContainerError: the engine or the image cannot be used, or nothing could be started.
     :raises OSError: a directory cannot be used.
     """
 
-    def __init__(self, wanted: HostContainer, dirs: NodeDirs, module: str, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        wanted: HostContainer,
+        dirs: NodeDirs,
+        module: str,
+        stack: ExitStack,
+        fetching: AbstractContextManager[None] | None = None,
+    ) -> None:
         self._wanted = wanted
         self.dirs = dirs
         self.early: Exit | None = None
         self.engine = self._patiently(lambda: make_engine(wanted.engine, wanted.image_cache))
         stack.callback(self.engine.close)
-        image = self._patiently(lambda: self.engine.resolve(str(wanted.image)))
+        with fetching or nullcontext():
+            image = self._patiently(lambda: self.engine.resolve(str(wanted.image)))
         stack.enter_context(dirs.hold())
         make_kit(dirs.engine)
         for directory in (dirs.home, os.path.join(dirs.home, "tmp")):

@@ -7,7 +7,7 @@ it began and did not end gets its end, those included whose claim it made and ha
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from toilcache.batch import protocol
@@ -144,8 +144,7 @@ class Hosts:
             self.clean[host.node] = words[1] == "clean"
 
     def _greet(self, host: Host, words: list[str], now: float) -> None:
-        array, index, job = words[4:7]
-        task = (int(array), int(index)) if array.isdigit() and index.isdigit() else (_number(job), 0)
+        task = task_of(words[4:7])
         for other in self.all.values():
             if other.began and other.sighting.task == task:
                 other.sighting.superseded = True  # the task was requeued, and this is its next life
@@ -210,6 +209,12 @@ def _ended(words: list[str], *, first: bool) -> Ended:
     if int(status) == protocol.NOT_STARTED:
         detail, tail = f"{detail}: {os.fsdecode(tail)}", b""
     return Ended(job_id, int(version), reason, detail, int(max_rss), tail)
+
+
+def task_of(identity: Sequence[str]) -> Task:
+    """Return the task that the values of `IDENTITY` name; a job that is no array counts as task 0."""
+    array, index, job = identity
+    return (int(array), int(index)) if array.isdigit() and index.isdigit() else (_number(job), 0)
 
 
 def _number(word: str) -> int:

@@ -15,16 +15,18 @@ from typing import Any, NamedTuple
 
 from toilcache.batch.model import JobRequest
 from toilcache.batch.slurm.client import SlurmClient, SlurmError
-from toilcache.batch.slurm.evidence import Look
+from toilcache.batch.slurm.evidence import Look, TaskState
+from toilcache.batch.slurm.hosts import task_of
 from toilcache.batch.slurm.queues import Attempt
 from toilcache.batch.slurm.reasons import in_words
 from toilcache.batch.slurm.states import Phase, verdict
 from toilcache.batch.waits import Wait
-from toilcache.errors import ProcessError
-from toilcache.job_store.work import BLOCK, Work
+from toilcache.errors import ProcessError, show
+from toilcache.job_store.work import BLOCK, Work, fits
 from toilcache.units import format_duration
 
 MOST_REASONS = 3
+MOST_NODES = 4
 
 
 class _Place(NamedTuple):
@@ -117,7 +119,12 @@ class SlurmWaits:
         if pending:
             reasons = Counter(state.reason for state in pending)
             facts |= {"reasons": dict(reasons), "workers asked for": len(pending)}
-            return Wait(False, f"waits for a worker: {_pending(len(pending), reasons)}", facts)
+        fetching = self._fetching(place, look)
+        if fetching is not None:
+            more = f"; {_pending(pending)}" if pending else ""
+            return fetching._replace(words=fetching.words + more, facts=facts | fetching.facts)
+        if pending:
+            return Wait(False, f"waits for a worker: {_pending(pending)}", facts)
         if self._record.get("refused"):
             facts |= {"refused": self._record["refused"], "again": self._record["again"]}
             return Wait(False, f"waits for a worker: {self._refusal()}", facts)
@@ -126,6 +133,22 @@ class SlurmWaits:
             facts["workers"] = running
             return Wait(False, f"waits until one of {running} workers of its kind is free", facts)
         return Wait(False, "waits for a worker, for which the leader has yet to ask Slurm", facts)
+
+    def _fetching(self, place: _Place, look: Look) -> Wait | None:
+        """Return what is told of an image that workers who would do for a place are fetching."""
+        found = []
+        for line, since in place.work.fetches():
+            queue, node, image, *identity = line.split(" ")
+            state = look.tasks.get(task_of(identity))
+            if state and verdict(state.state).phase is Phase.RUNS and fits(place.queue, queue):
+                found.append((since, node, bytes.fromhex(image).decode("utf-8", "surrogateescape")))
+        if not found:
+            return None
+        since, _, image = min(found)
+        nodes = sorted({node for _, node, _ in found})
+        facts = {"waits for": "image", "image": image, "nodes": nodes}
+        words = f"waits for container image {show(image)}, which is being fetched for {_names(nodes)}"
+        return Wait(False, words, facts, since)
 
     def _refusal(self) -> str:
         left = max(0.0, self._record["again"] - time.time())
@@ -155,7 +178,14 @@ def _arrays(place: _Place, look: Look) -> set[int]:
     return arrays | {array for array, tag in look.tags.items() if tag in tags}
 
 
-def _pending(count: int, reasons: Counter[str]) -> str:
+def _names(nodes: Sequence[str]) -> str:
+    more = [f"{len(nodes) - MOST_NODES} more nodes"] if len(nodes) > MOST_NODES else []
+    *first, last = [*nodes[:MOST_NODES], *more]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _pending(states: Sequence[TaskState]) -> str:
+    count, reasons = len(states), Counter(state.reason for state in states)
     most = [in_words(reason) for reason, _ in reasons.most_common(MOST_REASONS)]
     more = f", and {len(reasons) - len(most)} other reasons" if len(reasons) > len(most) else ""
     noun = "1 worker is" if count == 1 else f"{count} workers are"

@@ -155,6 +155,20 @@ def test_reasons_in_words_and_unknown_ones_as_they_are(bench: SlurmBench) -> Non
         assert waits(bench).of([late])[0].words.endswith(f"pending in Slurm, {words}")
 
 
+def test_an_image_counts_as_being_fetched_only_for_allocations_that_run(bench: SlurmBench) -> None:
+    """Who was killed has not taken its word back."""
+    late = busy(bench)[-1]
+    work = bench.store.work(bench.run)
+    (queue,) = [queue for queue in work.queues() if queue.startswith("2.000-")]
+    task = next(iter(bench.slurm.tasks("RUNNING"))).split("_")
+    told = "waits for container image 'an image', which is being fetched for n7; "
+    for identity, begin in ((task, told), (["999", "0"], "waits for a worker: ")):
+        line = " ".join([queue, "n7", b"an image".hex(), *identity, "-"])
+        with work.fetching("0123456789abcdef", line):
+            assert waits(bench).of([late])[0].words.startswith(f"{begin}1 worker is pending in Slurm, ")
+    assert work.fetches() == []
+
+
 def test_a_controller_that_does_not_answer_is_no_answer_about_the_job(bench: SlurmBench) -> None:
     first, _, late = busy(bench)
     bench.slurm.always("squeue", instead=True, stderr=REFUSED.replace("sbatch", "squeue"))

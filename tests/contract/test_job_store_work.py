@@ -51,6 +51,15 @@ def attempts(count: int, first: int = 0) -> list[tuple[str, int]]:
     return [(f"{number:016x}", 1 + number % 3) for number in range(first, first + count)]
 
 
+def test_what_hosts_fetch_is_seen_while_it_lasts(work: Work) -> None:
+    assert work.fetches() == []
+    with work.fetching("one", "q n1 aa"), work.fetching("two", "q n2 bb"):
+        assert sorted(line for line, _ in work.fetches()) == ["q n1 aa", "q n2 bb"]
+        assert all(since > 0 for _, since in work.fetches())
+    assert work.fetches() == []
+    assert work.hosts() == [], "it is no host yet"
+
+
 def test_the_setup_comes_back(work: Work) -> None:
     assert work.exists()
     assert work.setup() == {"secret": "open sesame"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -11,9 +12,12 @@ import psutil
 import pytest
 
 from tests.contract.test_container_hosts import REAL, Boxes, fake, fake_boxes, make
+from tests.contract.test_image_cache import archive
 from tests.fakes.apptainers import FakeApptainer
 from tests.fakes.slurm.cluster import FakeSlurm
 from tests.testbed.fixtures import Engines
+from toilcache.cli import main
+from toilcache.errors import show
 
 __all__ = ["fake"]
 
@@ -53,6 +57,28 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SlurmBoxes
 def test_a_workflow_gives_the_same_answer(place: SlurmBoxes) -> None:
     assert place.boxes.result("--kind", "fans_out") == 140 + 27
     assert len(place.slurm.calls("sbatch")) <= 3
+
+
+def test_who_waits_for_an_image_is_told_so(
+    fake: FakeApptainer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = SlurmBoxes(fake_boxes(fake, tmp_path), FakeSlurm(tmp_path / "fake slurm"))
+    for name, value in place.slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    image = place.boxes.image = archive(tmp_path / "an image.tar", "ab" * 32)
+    fake.fail("slow-build")
+    process = place.boxes.begin("--kind", "looks", "--imageCache", str(tmp_path / "images"))
+    place.boxes.wait_for(lambda: fake.builds, process)
+    assert main(["explain", "--json", "--", str(place.boxes.store), "looks"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["jobs"]
+    assert (answer["state"], answer["waits for"], answer["image"]) == ("issued", "image", image)
+    place_of_it = f"which is being fetched for {os.uname().nodename}, since "
+    assert answer["why"].startswith(f"waits for container image {show(image)}, {place_of_it}")
+    fake.fail()
+    done = place.boxes.finish(process)
+    place.slurm.end()
+    assert done.status == 0, done.err
+    place.boxes.check_clean()
 
 
 @pytest.mark.real

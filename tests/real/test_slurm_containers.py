@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,56 @@ def test_the_demo_in_containers_on_four_nodes(site: Site, engines: Engines) -> N
     assert max(fetched for _, fetched in seen) <= 3, "each file once for each node: index, reads, reads"
     assert not store.exists()
     site.check_clean()
+
+
+def test_an_image_is_fetched_once_for_all_nodes(site: Site, engines: Engines) -> None:
+    """The first fetch is held up until all four nodes wait for it, and their jobs say so."""
+    name, place = site.new_name(), site.cluster.shared / "fetches"
+    archive = place / "an image.tar"
+    programs = watched_builds(place, engines)
+    save = ["docker", "save", "--output", str(archive), engines.image("docker", "py313")]
+    subprocess.run(save, env=os.environ | engines.environment, check=True)
+    archive.chmod(0o644)
+    options, environment = boxed(site, engines, f"docker-archive:{archive}")
+    environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
+    options[0] = "--image"
+    options += ["--defaultCores", "3", "--workerIdleTime", "1", "--retryCount", "0"]
+    process = site.begin(site.script("tests/real/slurm_image.py"), *options, f"./{name}", **environment)
+    wait_for(
+        lambda: waits_for_image(site, name) == [*site.cluster.nodes], "all nodes to want the image", PATIENCE
+    )
+    (place / "go").touch()
+    done = site.finish(process)
+    assert (done.status, done.out) == (0, "result 3.13 3.13 3.13 3.13\n"), done.err
+    assert len((place / "builds").read_text().splitlines()) == 1
+    site.check_clean()
+
+
+def watched_builds(place: Path, engines: Engines) -> Path:
+    """A directory with an Apptainer that counts what it builds, and waits for the file `go` first."""
+    (place / "bin").mkdir(parents=True)
+    program = place / "bin/apptainer"
+    program.write_text(
+        f"""#!/bin/sh
+case " $* " in *" build "*)
+    echo build >>{place}/builds
+    until [ -e {place}/go ]; do sleep 0.05; done ;;
+esac
+exec {engines.programs}/apptainer "$@"
+"""
+    )
+    program.chmod(0o755)
+    (place / "builds").touch()
+    (place / "builds").chmod(0o666)
+    return program.parent
+
+
+def waits_for_image(site: Site, name: str) -> list[str]:
+    """The nodes for which the image is being fetched, as `toilcache explain` says."""
+    if not (site.home / name / "work/1").is_dir():
+        return []
+    told = json.loads(site.as_user(site.python, "-m", "toilcache", "explain", "--json", f"./{name}"))
+    return [node for one in told["issued"] for node in one.get("nodes", [])]
 
 
 def test_an_image_that_no_node_can_read_is_told_in_one_line(site: Site, engines: Engines) -> None:

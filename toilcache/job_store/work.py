@@ -10,6 +10,7 @@ scheduler, what an attempt does, nor how the backend keeps bytes.
   queue is found by listing few names.
 * A host's log is appended to by that host (its job processes included) and read by the leader; a line counts
   once it ends in a newline.
+* What a host has to fetch before it can begin stands under its name meanwhile, for who asks why jobs wait.
 * Orders are appended to by the leader and read by all hosts.
 """
 
@@ -61,7 +62,7 @@ class Work:
     def make(self, setup: dict[str, Any]) -> None:
         """Begin, with what every host is to know; it may hold secrets, and only the owner can read it."""
         with self._writing():
-            for part in ("", "q", "w", "out"):
+            for part in ("", "q", "w", "i", "out"):
                 self._make(layout.work(self.run, part))
             self._backend.put(layout.work(self.run, "setup"), pickle.dumps(setup, 4))
 
@@ -173,6 +174,30 @@ class Work:
     def forget_host(self, host: str) -> None:
         """Remove the log of a host of which everything is known."""
         self._backend.delete(layout.work(self.run, f"w/{host}"))
+
+    @contextmanager
+    def fetching(self, host: str, line: str) -> Generator[None, None, None]:
+        """Let others know what a host that has not begun is fetching. Only to be looked at: a full disk is no
+        error, and who is killed leaves the line behind.
+        """
+        key = layout.work(self.run, f"i/{host}")
+        with suppress(OSError):
+            self._backend.put(key, line.encode("ascii"))
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                self._backend.delete(key)
+
+    def fetches(self) -> list[tuple[str, float]]:
+        """Return the lines of `fetching`, each with when it was written, by the clock of the storage."""
+        found = []
+        with suppress(FileNotFoundError):  # the run is that of an older version
+            for name in self._backend.names(layout.work(self.run, "i")):
+                key = layout.work(self.run, f"i/{name}")
+                with suppress(FileNotFoundError):
+                    found.append((self._backend.get(key).decode("ascii"), self._backend.modified(key)))
+        return found
 
     def order(self, *lines: str) -> None:
         """Tell all hosts something; what a full disk does not take is told with the next order."""

@@ -111,9 +111,13 @@ def _take_part(store: AbstractJobStore, run: int) -> NodeDirs:
 
 def _source(store: AbstractJobStore, run: int, queue: str, dirs: NodeDirs, **more: Any) -> StoreSource:
     setup = store.work(run).setup()
-    values = [os.environ.get(name, "") for name in setup["identity"]]
-    host = _host(setup)
-    return StoreSource(store, run, queue, _here(setup, dirs), _rules(setup), values, host, **more)
+    here, host = _here(setup, dirs), _host(setup)
+    return StoreSource(store, run, queue, here, _rules(setup), _identity(setup), host, **more)
+
+
+def _identity(setup: dict[str, Any]) -> list[str]:
+    """Return what names this allocation to the leader."""
+    return [os.environ.get(name, "") for name in setup["identity"]]
 
 
 def _host(setup: dict[str, Any]) -> str:
@@ -148,7 +152,9 @@ def _box(store: AbstractJobStore, run: int, queue: str, image: str) -> int:
     host = _host(setup)
     node = {"node": _node(dirs), "locator": store.locator, "run": run}
     told = node | {"queue": queue, "name": os.uname().nodename, "image": image}
-    launcher = Launcher(setup["container"], dirs, image, host, *queue_needs(queue)[:2], told)
+    words = [queue, os.uname().nodename, image.encode("utf-8", "surrogateescape").hex(), *_identity(setup)]
+    fetching = store.work(run).fetching(host, " ".join(word or "-" for word in words))
+    launcher = Launcher(setup["container"], dirs, image, host, *queue_needs(queue)[:2], told, fetching)
     _heed_warnings(launcher.warn)
     status = 1
     try:
