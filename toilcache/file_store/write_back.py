@@ -41,32 +41,43 @@ class WriteBack:
         self._start()
 
     def _start(self) -> None:
-        with self._guard:
-            if len(self._running) >= _THREADS:
-                return
-            busy = _thread.allocate_lock()
-            busy.acquire()
-            self._running.append(busy)
+        busy = self._enlist()
+        if busy is None:
+            return
         try:
             _thread.start_new_thread(self._run, (busy,))
         except RuntimeError:
-            with self._guard:
-                self._running.remove(busy)  # the one who waits will do the work
+            self._dismiss(busy)  # the one who waits will do the work
+
+    def _enlist(self, *, anyway: bool = False) -> Any:
+        """Count one more who works: a lock that is held as long; None if there are enough of them."""
+        with self._guard:
+            if len(self._running) >= _THREADS and not anyway:
+                return None
+            busy = _thread.allocate_lock()
+            busy.acquire()
+            self._running.append(busy)
+            return busy
+
+    def _dismiss(self, busy: Any) -> None:
+        with self._guard:
+            if busy in self._running:
+                self._running.remove(busy)
+        busy.release()
 
     def _run(self, busy: Any) -> None:
         try:
             while self._do_a_batch(busy):
                 continue
         finally:
-            busy.release()
+            self._dismiss(busy)
 
-    def _do_a_batch(self, busy: Any = None) -> bool:
-        """Do some items; False if there were none, and then this thread counts no more as running."""
+    def _do_a_batch(self, busy: Any) -> bool:
+        """Do some items; False if there were none, and then the one who asks counts no more as working."""
         with self._guard:
             batch = self._next_batch()
             if not batch:
-                if busy is not None:
-                    self._running.remove(busy)
+                self._running.remove(busy)
                 return False
         try:
             failed = self._work(batch)
@@ -79,7 +90,7 @@ class WriteBack:
 
     def _next_batch(self) -> list[Any]:
         """Take one's share of light items, or a heavy one."""
-        share = min(_BATCH, 1 + len(self._waiting) // (len(self._running) + 1))
+        share = min(_BATCH, 1 + len(self._waiting) // len(self._running))
         batch: list[Any] = []
         weight = 0
         while self._waiting and len(batch) < share and weight < _HEAVY:
@@ -90,30 +101,49 @@ class WriteBack:
         return batch
 
     def finish(self) -> None:
-        """Help until all is done; raise what went wrong with the first item, which is then tried again."""
-        for _ in range(min(_THREADS - 1, len(self._waiting) // _SOME + self._weight // _HEAVY)):
-            self._start()
-        while self._do_a_batch():
+        """Help until all is done; raise what went wrong with the first item, which is then tried again.
+
+        Several may ask at once, and none of them is told "done" while another has an item in hand.
+        """
+        while not self._help():
             continue
-        for busy in list(self._running):
-            with busy:
-                pass
+
+    def _help(self) -> bool:
+        """Do what waits, and wait for what others do; True if nothing is left then."""
+        busy = self._enlist(anyway=True)
+        try:
+            for _ in range(min(_THREADS - 1, len(self._waiting) // _SOME + self._weight // _HEAVY)):
+                self._start()
+            while self._do_a_batch(busy):
+                continue
+        finally:
+            self._dismiss(busy)
+        self._wait_for_others()
         with self._guard:
             failed, self._failed = self._failed, {}
             self._waiting.extend((item, 0) for item in failed)
+            done = not self._waiting and not self._running
         for error in failed.values():
             raise error
+        return done
+
+    def _wait_for_others(self) -> None:
+        with self._guard:
+            others = list(self._running)
+        for busy in others:
+            with busy:
+                pass
 
     def abandon(self) -> list[Any]:
         """Begin nothing more, wait for what is being done, and return what is left."""
+        left = self._take_all()
+        self._wait_for_others()
+        return left + [item for item in self._take_all() if item not in left]
+
+    def _take_all(self) -> list[Any]:
         with self._guard:
             left = [*(item for item, _ in self._waiting), *self._failed]
             self._waiting.clear()
-            self._weight = 0
-        for busy in list(self._running):
-            with busy:
-                pass
-        with self._guard:
-            left += [item for item in self._failed if item not in left]
             self._failed.clear()
-        return left
+            self._weight = 0
+            return left
