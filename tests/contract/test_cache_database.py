@@ -8,13 +8,16 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes.cache_nodes import BIG, Child, Node, commit, node_in, write
+from tests.runs import DEADLINE
 from toilcache.cache import database, place
 from toilcache.cache.check import check
 from toilcache.errors import CacheDamagedError, CacheUnavailableError, CoordinationDirError
+from toilcache.file_store.caching import CachingFileStore
 from toilcache.job.job import Job
 from toilcache.node.locks import LockFile
 
@@ -155,6 +158,26 @@ def test_who_gives_up_waiting_does_not_get_the_lock_later(
         pass
 
 
+def test_who_gets_no_thread_waits_all_the_same(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job may have used up what threads the system has for it."""
+
+    def none(*arguments: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(database._thread, "start_new_thread", none)
+    path = str(node.where / "lock")
+    with LockFile(path) as held:
+        held.lock(shared=False, wait=True)
+        for shared in (False, True):
+            waiting = database.Waiting(path, shared=shared)
+            assert not waiting.wait(0.01)
+            assert waiting.give_up()
+        waiting = database.Waiting(path, shared=False)
+    assert waiting.wait(DEADLINE)
+    assert not waiting.give_up()
+    waiting.file.close()
+
+
 def test_an_error_in_a_transaction_undoes_it(node: Node) -> None:
     def fail() -> None:
         with node.cache.transaction() as con:
@@ -232,6 +255,36 @@ def test_damage_under_living_workers_loses_nothing(node: Node) -> None:
         assert Path(fs.readGlobalFile(file_id)).read_bytes() == data
         assert place.generation_numbers(node.dirs) == [2]
     assert os.listdir(node.dirs.payloads) == ["2"]
+
+
+@pytest.mark.descriptors(9)  # an old generation, with a connection of each thread, is held by its process
+def test_threads_that_find_the_same_damage_replace_the_database_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, renew = os.urandom(BIG), CachingFileStore._renew
+    all_know, one = threading.Barrier(4, timeout=DEADLINE), threading.Lock()
+
+    def in_turn(*arguments: Any) -> None:
+        all_know.wait()
+        with one:
+            renew(*arguments)
+
+    monkeypatch.setattr(CachingFileStore, "_renew", in_turn)
+    file_id = node.uploaded(data)
+    read: list[bytes] = []
+    with node.job() as fs:
+        fs.readGlobalFile(file_id)
+        damage(node)
+        threads = [
+            threading.Thread(target=lambda: read.append(Path(fs.readGlobalFile(file_id)).read_bytes()))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert read == [data] * 4
+        assert node.cache.generation.number == 2
 
 
 @pytest.mark.descriptors(2)  # an old generation is held for as long as its process lives

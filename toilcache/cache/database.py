@@ -36,6 +36,7 @@ _FIRST_PAUSES = (0.0, 0.0001, 0.0002, 0.0003, 0.0005, *[0.001] * 100)
 _CHECKPOINT_PAGES = 200
 _LITTLE_PATIENCE = 0.5
 _IMPATIENT_SECS = 600.0
+_LOOK_SECS = 0.005
 
 _inherited: list[object] = []
 
@@ -229,7 +230,8 @@ class Waiting:
     """Waiting for the lock of an existing file, with an end.
 
     The kernel's waiting knows no time limit, so a thread waits there and this one waits for the thread. If
-    the lock comes after this one gave up, the thread closes the file again.
+    the lock comes after this one gave up, the thread closes the file again. Where the system has no thread to
+    give, this one looks again and again.
     """
 
     def __init__(self, path: str, *, shared: bool) -> None:
@@ -241,7 +243,11 @@ class Waiting:
         self._done.acquire()
         self._locked = self._given_up = False
         self._error: OSError | None = None
-        _thread.start_new_thread(self._run, ())
+        self._alone = False
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:
+            self._alone = True
 
     def _run(self) -> None:
         try:
@@ -256,6 +262,9 @@ class Waiting:
 
     def wait(self, seconds: float) -> bool:
         """Wait; True when the file is locked, False if it is not yet, OSError if there are no locks."""
+        if self._alone:
+            self._look_for(seconds)
+            return self._locked
         if not self._done.acquire(timeout=max(0.0, seconds)):
             return False
         if self._error is not None:
@@ -263,8 +272,18 @@ class Waiting:
             raise self._error
         return True
 
+    def _look_for(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not (self._locked or self.file.lock(shared=self._shared, wait=False)):
+            if time.monotonic() >= end:
+                return
+            time.sleep(_LOOK_SECS)
+        self._locked = True
+
     def give_up(self) -> bool:
         """Stop waiting; False if the lock came just now, and is held."""
         with self._guard:
             self._given_up = not self._locked
-            return self._given_up
+        if self._given_up and self._alone:
+            self.file.close()
+        return self._given_up

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from toilcache.cache.node_cache import NodeCache
+    from toilcache.cache.place import Generation
     from toilcache.cache.rows import Holder
     from toilcache.cache.space import Space
     from toilcache.job.description import JobDescription
@@ -114,13 +115,14 @@ class CacheAccounts(AbstractFileStore):
     def _without_cache(self, call: Callable[[], T]) -> T | None:
         """Return what a call gives, None where the cache cannot be used: a job then does without it.
 
-        A damaged database is replaced first, and the call made again.
+        A damaged database is replaced first, unless another thread has done so, and the call made again.
         """
+        used = None if self._cache is None else self._cache.generation
         try:
             try:
                 return self._translating(call)
             except CacheDamagedError:
-                self._renew()
+                self._renew(used)
                 return self._translating(call)
         except (CacheUnavailableError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _FULL:
@@ -144,9 +146,9 @@ class CacheAccounts(AbstractFileStore):
                 raise
             raise known from error
 
-    def _renew(self) -> None:
+    def _renew(self, damaged: Generation | None) -> None:
         cache = self._node()
-        cache.renew(cache.generation)
+        cache.renew(damaged or cache.generation)
         if self._holder is not None:
             cache.join(self._holder)
 
