@@ -138,6 +138,32 @@ def test_a_copy_of_a_small_file_leaves_its_writer_free(node: Node) -> None:
     assert node.stored(file_id) == b"small"
 
 
+@pytest.mark.parametrize("executable", [False, True])
+@pytest.mark.parametrize("uploaded", [False, True])
+def test_a_file_is_as_executable_as_it_was_written(node: Node, executable: bool, uploaded: bool) -> None:
+    """Whatever a job that has a link to it does to its own: it goes on with that."""
+    modes = (0o755, 0o600) if executable else (0o600, 0o755)
+    with node.job() as fs:
+        Path(write("mine", DATA)).chmod(modes[0])
+        file_id = fs.writeGlobalFile("mine")
+        if uploaded:
+            fs.startCommit()
+            fs.waitForCommit()
+        os.chmod("mine", modes[1])
+        with node.job() as reader:
+            for mutable in (False, True):
+                path = Path(reader.readGlobalFile(file_id, mutable=mutable))
+                assert (os.access(path, os.X_OK), path.read_bytes()) == (executable, DATA)
+        assert os.stat("mine").st_mode & 0o777 == modes[1]
+        commit(fs)
+    assert node.store.file_status(file_id) == (BIG, executable)
+    with node.job() as again, node.job() as other:
+        os.chmod(again.readGlobalFile(file_id), modes[1])
+        path = Path(other.readGlobalFile(file_id))
+        assert (os.access(path, os.X_OK), path.read_bytes()) == (executable, DATA)
+        commit(again)
+
+
 @contextmanager
 def unprivileged_node(name: str) -> Iterator[Node]:
     """A node of another user, whom this process is meanwhile."""
@@ -192,6 +218,22 @@ def test_without_privileges_too_a_file_that_changes_before_its_upload_is_named(c
         with pytest.raises(ZeroDivisionError):
             run()
         assert node.states() == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_without_privileges_a_link_that_was_closed_keeps_nobody_out() -> None:
+    with unprivileged_node("closed") as node:
+        node.cache.reflinks = False
+        with node.job() as fs:
+            file_id = fs.writeGlobalFile(write("mine", DATA))
+            commit(fs)
+        with node.job() as closes, node.job() as reads:
+            for mutable in (False, True):
+                os.chmod(closes.readGlobalFile(file_id), 0)
+                assert Path(reads.readGlobalFile(file_id, mutable=mutable)).read_bytes() == DATA
+            os.chmod(closes.readGlobalFile(file_id), 0)
+            with reads.readGlobalFileStream(file_id) as stream:
+                assert stream.read() == DATA
 
 
 def test_an_original_is_never_in_a_jobs_hands(node: Node) -> None:

@@ -134,14 +134,28 @@ def is_as(row: FileRow | Payload, status: os.stat_result) -> bool:
     return bool(row.size == status.st_size and row.mtime_ns == status.st_mtime_ns)
 
 
-def check(row: FileRow) -> None:
-    """Raise PayloadChanged unless the payload is as its row says."""
+def check(row: FileRow) -> os.stat_result:
+    """Raise PayloadChanged unless the payload is as its row says; return its status."""
     try:
         status = os.stat(row.path, follow_symlinks=False)
     except FileNotFoundError:
         raise PayloadChanged(row, gone=True) from None
     if not is_as(row, status):
         raise PayloadChanged(row, gone=False)
+    return status
+
+
+def make_readable(row: FileRow) -> bool:
+    """Check a payload that is to be read, and mend what a job did to the permissions of its link to it.
+
+    False if it may not be handed out by link, since it is executable where it should not be, or the other way
+    round: some job wants its own so.
+    """
+    mode = check(row).st_mode
+    if not mode & stat.S_IRUSR:
+        vfs.chmod(row.path, _mode(row.executable))
+        return True
+    return bool(mode & stat.S_IXUSR) == bool(row.executable)
 
 
 def hand_out_link(row: FileRow, path: str, executable: bool, symlink: bool, reflinks: bool) -> bool:
@@ -151,11 +165,13 @@ def hand_out_link(row: FileRow, path: str, executable: bool, symlink: bool, refl
     """
     if executable and not row.executable:
         return False
-    check(row)
+    alike = make_readable(row)
     if reflinks:
         if link_or_copy_exactly(row, path) != "copy":
             return True
         vfs.unlink(path)
+    if not alike:
+        return False
     if _linked(row.path, path):
         return True
     if not symlink:
@@ -171,7 +187,7 @@ def link_or_copy_exactly(row: FileRow, path: str) -> str:
 
 def hand_out_copy(row: FileRow, path: str, mode: int) -> None:
     """Let a job have a copy; PayloadChanged, with nothing left, if the payload is not what it was."""
-    check(row)
+    make_readable(row)
     try:
         link_or_copy(row.path, path, reflink=False, mode=mode)
     except FileNotFoundError:

@@ -152,6 +152,7 @@ def stream(cache: NodeCache, file_id: str) -> Generator[BinaryIO | None, None, N
 
 
 def _opened(row: FileRow) -> BinaryIO:
+    payloads.make_readable(row)
     try:
         opened = open(row.path, "rb")  # noqa: SIM115  the caller closes it
     except FileNotFoundError:

@@ -6,15 +6,18 @@ Knows the states uploadable and uploading. Must not know the job store, nor when
 from __future__ import annotations
 
 import os
+import stat
 from collections import namedtuple
+from contextlib import contextmanager
 
 from toilcache.cache import payloads, rows, space
 from toilcache.cache.schema import CACHED, DELETING, IMMUTABLE, MUTABLE, UPLOADABLE, UPLOADING
 from toilcache.errors import ChangedFileError
+from toilcache.io import link_or_copy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
     from typing import NamedTuple
 
     from toilcache.cache.node_cache import NodeCache
@@ -102,8 +105,28 @@ def abandon(cache: NodeCache, uploads: Iterable[Upload]) -> None:
     cache.remove(doomed)
 
 
-def check_unchanged(upload: Upload) -> None:
-    """Raise ChangedFileError unless the payload is still what the job handed over."""
+@contextmanager
+def as_written(upload: Upload) -> Generator[str, None, None]:
+    """Yield the path to upload from; ChangedFileError unless that is what the job handed over, until the end.
+
+    A job may change since whether its own file is executable. That is no change of what it wrote, but the
+    payload may share the inode: then a copy is uploaded.
+    """
+    payload = upload.payload
+    mode = _check_unchanged(upload).st_mode
+    if bool(mode & stat.S_IXUSR) == payload.executable:
+        yield payload.path
+    else:
+        copy = payloads.new_path(os.path.dirname(payload.path))
+        try:
+            link_or_copy(payload.path, copy, mode=0o555 if payload.executable else 0o444)
+            yield copy
+        finally:
+            payloads.remove(copy)
+    _check_unchanged(upload)
+
+
+def _check_unchanged(upload: Upload) -> os.stat_result:
     try:
         status = os.stat(upload.payload.path, follow_symlinks=False)
     except FileNotFoundError:
@@ -114,6 +137,7 @@ def check_unchanged(upload: Upload) -> None:
             f"cannot upload {upload.source!r}: it {what} after writeGlobalFile(); "
             "leave a file alone once it is written, or write a copy of it"
         )
+    return status
 
 
 def drop_deleted(cache: NodeCache, file_ids: Iterable[str]) -> None:

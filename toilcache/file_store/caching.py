@@ -183,9 +183,8 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
             writing.begin_uploads(self._node(), uploads)
         for upload in uploads:
             try:
-                writing.check_unchanged(upload)
-                self.jobStore.upload_reserved(upload.file_id, upload.payload.path)
-                writing.check_unchanged(upload)
+                with writing.as_written(upload) as path:
+                    self.jobStore.upload_reserved(upload.file_id, path)
             except BaseException as error:
                 # Whatever it is belongs to the one who waits for the commit.
                 failed[upload] = error
