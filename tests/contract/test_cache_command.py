@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.cache_nodes import BIG, Node, node_in
+from tests.fakes.cache_nodes import BIG, Child, Node, node_in, write
 from toilcache.cli import main
 
 
@@ -55,3 +55,19 @@ def test_without_a_cache_it_says_so(node: Node, capsys: pytest.CaptureFixture[st
     assert main(["cache", str(node.where / "store")]) == 1
     assert "there is none on this node" in capsys.readouterr().err
     node.cache.adopt_dead()
+
+
+def test_what_is_to_be_kept_of_a_dead_job_is_kept(tmp_path: Path) -> None:
+    node = Node(tmp_path / "node", cleanWorkDir="never")
+
+    def work(child: Child) -> None:
+        with node.job() as fs:
+            fs.getCacheUnusedJobRequirement()
+            write("evidence", b"1")
+            child.reach(fs.localTempDir)
+
+    worker = Child(work)
+    evidence = Path(worker.hear(), "evidence")
+    worker.kill()
+    assert main(["cache", str(node.where / "store")]) == 0
+    assert evidence.exists()

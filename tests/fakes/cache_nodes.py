@@ -33,12 +33,14 @@ CHANGES = ["append", "truncate", "overwrite", "touch"]
 class Node:
     """A node: the directories of one workflow there, and its job store."""
 
-    def __init__(self, where: Path, *, disk: int = DISK) -> None:
+    def __init__(self, where: Path, *, disk: int = DISK, **options: str) -> None:
         self.where, self.disk = where, disk
         for name in ("work", "coordination"):
             (where / name).mkdir(parents=True)
         config = Config()
         config.workDir, config.coordinationDir = str(where / "work"), str(where / "coordination")
+        for name, value in options.items():
+            setattr(config, name, value)
         self.store = FileJobStore(str(where / "store"), sync_files=False)
         self.store.initialize(config)
         self.dirs = NodeDirs(str(config.workflowID), config.workDir, config.coordinationDir)

@@ -13,6 +13,7 @@ from toilcache.cache import space as spaces
 from toilcache.cache.check import check
 from toilcache.cache.node_cache import NodeCache
 from toilcache.cache.place import generation_numbers
+from toilcache.config import wants_cleaning
 from toilcache.errors import CacheError
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.node.coordination import node_dirs
@@ -48,7 +49,9 @@ def show_cache(options: argparse.Namespace) -> int:
         raise CacheError(
             f"cannot show the cache of {store.locator}: there is none on this node; no job has used it here"
         )
-    cache = NodeCache(dirs, store.gives_freely)
+    cache = NodeCache(
+        dirs, store.gives_freely, keeps_dirs=not wants_cleaning(config.cleanWorkDir, failed=True)
+    )
     try:
         found = describe(cache)
     finally:
