@@ -6,15 +6,15 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes.cache_nodes import BIG, Child, Node, commit, node_in, write
+from tests.fakes.cache_nodes import BIG, DISK, Child, Node, commit, node_in, write
 from tests.runs import DEADLINE
-from toilcache.cache import database, place
+from toilcache.cache import database, place, rows
 from toilcache.cache.check import check
 from toilcache.errors import CacheDamagedError, CacheUnavailableError, CoordinationDirError
 from toilcache.file_store.caching import CachingFileStore
@@ -284,6 +284,49 @@ def test_threads_that_find_the_same_damage_replace_the_database_once(
         for thread in threads:
             thread.join()
         assert read == [data] * 4
+        assert node.cache.generation.number == 2
+
+
+@pytest.mark.descriptors(6)  # an old generation, with a connection of each thread, is held by its process
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda fs, file_id: fs.getCacheUsed() == 0,
+        lambda fs, file_id: fs.getCacheUnusedJobRequirement() == DISK,
+        lambda fs, file_id: fs.fileIsCached(file_id) is False,
+        lambda fs, file_id: fs.getFileReaderCount(file_id) == 0,
+        lambda fs, file_id: fs.adjustCacheLimit(1 << 30) is None,
+    ],
+)
+def test_who_asks_about_a_damaged_cache_is_told_of_the_new_one(
+    node: Node, ask: Callable[[CachingFileStore, str], bool]
+) -> None:
+    file_id = node.uploaded(b"x" * BIG)
+    answers: list[bool] = []
+    with node.job() as fs:
+        fs.readGlobalFile(file_id)
+        damage(node)
+        thread = threading.Thread(target=lambda: answers.append(ask(fs, file_id)))
+        thread.start()
+        thread.join()
+    assert answers == [True]
+    assert node.cache.generation.number == 2
+
+
+@pytest.mark.descriptors(5)  # an old generation is held for as long as its process lives
+def test_damage_that_is_found_after_a_copy_was_made_fails_no_read(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_id, change = node.uploaded(b"x" * BIG), rows.change_ref
+
+    def damaged(*arguments: Any) -> None:
+        monkeypatch.setattr(rows, "change_ref", change)
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    with node.job() as fs:
+        fs.readGlobalFile(file_id)
+        monkeypatch.setattr(rows, "change_ref", damaged)
+        assert Path(fs.readGlobalFile(file_id, "copy", mutable=True)).read_bytes() == b"x" * BIG
         assert node.cache.generation.number == 2
 
 

@@ -112,6 +112,7 @@ def _reference(cache: NodeCache, holder: Holder, wish: Wish) -> tuple[FileRow | 
 
 def _hand_out(cache: NodeCache, row: FileRow, ref: int, wish: Wish) -> None:
     """Make the link or the copy that a reference speaks of; without one the reference goes."""
+    made = False
     try:
         if wish.link:
             if payloads.hand_out_link(row, wish.path, wish.executable, wish.symlink, cache.reflinks):
@@ -120,9 +121,12 @@ def _hand_out(cache: NodeCache, row: FileRow, ref: int, wish: Wish) -> None:
                 rows.change_ref(con, ref, COPYING)
         mode = wish.mode | (wish.mode & 0o444) >> 2 if row.executable or wish.executable else wish.mode
         payloads.hand_out_copy(row, wish.path, mode)
+        made = True
         with cache.transaction() as con:
             rows.change_ref(con, ref, MUTABLE)
     except BaseException:
+        if made:
+            payloads.remove(wish.path)  # it will be read again, perhaps around the cache
         with cache.transaction() as con:
             rows.drop_ref(con, ref)
         raise

@@ -115,15 +115,10 @@ class CacheAccounts(AbstractFileStore):
     def _without_cache(self, call: Callable[[], T]) -> T | None:
         """Return what a call gives, None where the cache cannot be used: a job then does without it.
 
-        A damaged database is replaced first, unless another thread has done so, and the call made again.
+        A damaged database is replaced first.
         """
-        used = None if self._cache is None else self._cache.generation
         try:
-            try:
-                return self._translating(call)
-            except CacheDamagedError:
-                self._renew(used)
-                return self._translating(call)
+            return self._undamaged(call)
         except (CacheUnavailableError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _FULL:
                 raise
@@ -131,6 +126,17 @@ class CacheAccounts(AbstractFileStore):
                 self._warned = True
                 self.log_to_leader(f"job {self.jobName} does without the cache: {error}", _WARNING)
             return None
+
+    def _undamaged(self, call: Callable[[], T]) -> T:
+        """Return what a call gives, made again if the database was damaged and this or another thread has
+        replaced it.
+        """
+        used = None if self._cache is None else self._cache.generation
+        try:
+            return self._translating(call)
+        except CacheDamagedError:
+            self._renew(used)
+            return self._translating(call)
 
     def _translating(self, call: Callable[[], T]) -> T:
         """Return what a call gives; what SQLite raises outside of a transaction is said in the engine's
@@ -188,7 +194,7 @@ class CacheAccounts(AbstractFileStore):
         return self.con.cursor()
 
     def _space(self) -> Space:
-        return self._node().space()
+        return self._undamaged(lambda: self._node().space())
 
     def getCacheLimit(self) -> int:
         """Return how many bytes the cache and all jobs may take together (line 1169)."""
@@ -222,24 +228,28 @@ class CacheAccounts(AbstractFileStore):
         """Return the bytes that this job asked for and does not use through the cache (line 1185)."""
         from toilcache.cache.space import unused_requirement
 
-        cache, holder = self._place()
-        return unused_requirement(cache.generation.database.con, holder)
+        def ask() -> int:
+            cache, holder = self._place()
+            return unused_requirement(cache.generation.database.con, holder)
+
+        return self._undamaged(ask)
 
     def adjustCacheLimit(self, newTotalBytes: float) -> None:
         """Set the limit to exactly so many bytes, and evict what is too much for it (line 1189)."""
-        self._node().set_limit(int(newTotalBytes))
+        limit = int(newTotalBytes)
+        self._undamaged(lambda: self._node().set_limit(limit))
 
     def fileIsCached(self, fileID: str) -> bool:
         """Tell whether the cache has a file, uploaded yet or not; that may change at once (line 1191)."""
         from toilcache.cache.reading import is_cached
 
-        return self._uses_cache() and is_cached(self._node(), str(fileID))
+        return self._uses_cache() and self._undamaged(lambda: is_cached(self._node(), str(fileID)))
 
     def getFileReaderCount(self, fileID: str) -> int:
         """Count the references of all jobs of this node to a file, copies included (line 1194)."""
         from toilcache.cache.rows import readers
 
-        return readers(self.con, str(fileID)) if self._uses_cache() else 0
+        return self._undamaged(lambda: readers(self.con, str(fileID))) if self._uses_cache() else 0
 
     def cachingIsFree(self) -> bool:
         """Tell whether files come into the cache without taking space (line 1197)."""
