@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.cache_nodes import BIG, CHANGES, Node, commit, node_in, spoil, write
+from tests.fakes.cache_nodes import BIG, CHANGES, Child, Node, commit, node_in, spoil, write
 from toilcache.errors import ChangedFileError
+from toilcache.file_store.caching import CachingFileStore
+from toilcache.file_store.plain import NonCachingFileStore
 from toilcache.job.job import Job
 
 NOBODY = 65534
@@ -257,3 +259,34 @@ def test_the_job_store_is_never_in_the_hands_of_who_could_write_it(node: Node) -
         path = fs.readGlobalFile(file_id)
         stored = [one for one in (node.where / "store").rglob("*") if one.is_file() and one.samefile(path)]
         assert stored == [] or os.geteuid() != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+@pytest.mark.parametrize("kind", [CachingFileStore, NonCachingFileStore])
+def test_who_permits_itself_to_write_does_not_reach_the_job_store(
+    node: Node, kind: type[NonCachingFileStore]
+) -> None:
+    """An owner can: what it is given has to be a file of its own."""
+    home = Path("/tmp", f"toilcache-test-{os.getpid()}-{kind.__name__}")
+    home.mkdir()
+    os.chown(home, NOBODY, NOBODY)
+    with node.job() as fs:
+        fs.readGlobalFile(fs.writeGlobalFile(write("import what is imported when it is needed", DATA)))
+
+    def work(child: Child) -> None:
+        os.chdir("/")
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        mine = Node(home / "node")
+        for symlink in (False, True):
+            file_id = mine.uploaded(DATA)
+            fs = kind(mine.store, mine.new_job(), mine.dirs.jobs, bool)
+            with suppress(ChangedFileError), fs.open(Job()):
+                path = fs.readGlobalFile(file_id, symlink=symlink)
+                os.chmod(path, 0o600)
+                spoil(path, "overwrite")
+            assert mine.stored(file_id) == DATA
+
+    try:
+        assert Child(work).end() == 0
+    finally:
+        shutil.rmtree(home)

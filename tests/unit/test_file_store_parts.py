@@ -183,7 +183,7 @@ def test_a_link_is_replaced_where_it_could_be_written_through(
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])
-def test_a_read_only_link_stays_where_nobody_here_can_write(
+def test_a_read_only_link_stays_where_this_process_cannot_come_to_write(
     open_dir: Path, link: Callable[[str, str], None]
 ) -> None:
     store, path = open_dir / "store", open_dir / "path"
@@ -192,8 +192,8 @@ def test_a_read_only_link_stays_where_nobody_here_can_write(
     link(str(store), str(path))
     if os.geteuid() == 0:
         os.seteuid(65534)
-    make_private(str(path), 0o444)
-    assert path.samefile(store)
+        make_private(str(path), 0o444)
+        assert path.samefile(store)
     make_private(str(path), 0o644)
     assert not path.samefile(store)
 

@@ -18,14 +18,18 @@ _READ_TO_EXECUTE = 2
 def make_private(path: str, mode: int) -> None:
     """Give the file at `path` these permissions, and to execute where it could be read and executed before.
 
-    A link stays one only where `mode` lets nobody write and this process cannot write through it; else a copy
-    takes its place, so that whatever the job does to the path reaches nobody else's file.
+    A link stays one only where `mode` lets nobody write and this process neither can write through it nor, as
+    the owner, could permit that first; else a copy takes its place, so that whatever the job does to the path
+    reaches nobody else's file.
     """
     found = os.lstat(path)
     linked = stat.S_ISLNK(found.st_mode) or found.st_nlink > 1
-    if linked and not mode & _WRITE and not os.access(path, os.W_OK, effective_ids=True):
-        return
-    if (os.stat(path) if linked else found).st_mode & stat.S_IXUSR:
+    if linked:
+        found = os.stat(path)
+        owned = found.st_uid == os.geteuid()
+        if not (mode & _WRITE or owned or os.access(path, os.W_OK, effective_ids=True)):
+            return
+    if found.st_mode & stat.S_IXUSR:
         mode |= (mode & 0o444) >> _READ_TO_EXECUTE
     if not linked:
         vfs.chmod(path, mode)

@@ -142,13 +142,13 @@ class FileJobStore(BackedJobStore):
         super().resume()
 
     def gives_freely(self, directory: str) -> bool:
-        """Try a reflink into the directory, and a hard link where this process could not write through it."""
+        """Try a reflink into the directory, and a link through which this process could never write."""
         trial = os.path.join(directory, f".free-{random_name()}")
         try:
             if link_or_copy(self._at(layout.VERSION), trial) == "reflink":
                 return True
             vfs.unlink(trial)
-            if os.geteuid() == 0:
+            if os.geteuid() in (0, os.stat(self._at(layout.VERSION)).st_uid):
                 return False
             vfs.link(self._at(layout.VERSION), trial)
         except OSError:

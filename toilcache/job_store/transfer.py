@@ -38,7 +38,8 @@ def take_in(source: str, target: str, sync: bool) -> os.stat_result:
 def hand_out(source: str, target: str, executable: bool, symlink: bool, share: bool = True) -> None:
     """Put a file's content at `target` in one step, replacing what stands there.
 
-    `share` allows a hard link, and with `symlink` a symbolic one, to a file that this process cannot write.
+    `share` allows a hard link, and with `symlink` a symbolic one, to a file of another user that this process
+    cannot write.
     Everything else is a file of its own, mode 0600 or 0700.
     """
     status = os.stat(source)
@@ -63,5 +64,5 @@ def _give(source: str, temporary: str, executable: bool, hardlink: bool) -> None
 
 
 def _is_writable(path: str, status: os.stat_result) -> bool:
-    """Say whether this process could change the file through a link to it."""
-    return bool(status.st_mode & _WRITE_BITS) or os.access(path, os.W_OK)
+    """Say whether this process could change the file through a link to it; an owner may permit that first."""
+    return bool(status.st_mode & _WRITE_BITS) or status.st_uid == os.geteuid() or os.access(path, os.W_OK)
