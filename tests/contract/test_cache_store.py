@@ -430,6 +430,20 @@ def test_the_formulas(node: Node) -> None:
         assert fs.getCacheExtraJobSpace() == 24 * MB
 
 
+def test_the_first_job_that_asks_is_counted_itself(node: Node) -> None:
+    """Nobody has used the cache of this node yet."""
+    with node.job(disk=MB) as fs:
+        assert fs.getCacheExtraJobSpace() == MB
+        assert fs.getCacheLimit() - fs.getSpaceUsableForJobs() == MB
+
+
+def test_the_first_job_that_sets_a_limit_is_counted_too(node: Node) -> None:
+    with node.job("first", disk=MB) as fs:
+        fs.adjustCacheLimit(MB)
+        with pytest.raises(CacheUnbalancedError, match="first"), node.job("second", disk=1):
+            pytest.fail("there is no room for it")
+
+
 def test_the_limit_that_was_set_is_exact_and_evicts(node: Node) -> None:
     ids = [node.uploaded(os.urandom(MB)) for _ in range(4)]
     for file_id in ids:

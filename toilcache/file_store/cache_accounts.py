@@ -193,8 +193,13 @@ class CacheAccounts(AbstractFileStore):
         """A cursor of this thread (line 1166)."""
         return self.con.cursor()
 
+    def _asked_about(self) -> NodeCache:
+        """Return the cache, in which a job that runs has its place: it is among those that are counted."""
+        runs = self._scratch is not None and os.getpid() == self._pid
+        return self._place()[0] if runs else self._node()
+
     def _space(self) -> Space:
-        return self._undamaged(lambda: self._node().space())
+        return self._undamaged(lambda: self._asked_about().space())
 
     def getCacheLimit(self) -> int:
         """Return how many bytes the cache and all jobs may take together (line 1169)."""
@@ -237,7 +242,7 @@ class CacheAccounts(AbstractFileStore):
     def adjustCacheLimit(self, newTotalBytes: float) -> None:
         """Set the limit to exactly so many bytes, and evict what is too much for it (line 1189)."""
         limit = int(newTotalBytes)
-        self._undamaged(lambda: self._node().set_limit(limit))
+        self._undamaged(lambda: self._asked_about().set_limit(limit))
 
     def fileIsCached(self, fileID: str) -> bool:
         """Tell whether the cache has a file, uploaded yet or not; that may change at once (line 1191)."""
