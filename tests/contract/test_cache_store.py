@@ -457,6 +457,15 @@ def test_the_limit_that_was_set_is_exact_and_evicts(node: Node) -> None:
     assert len(node.payloads()) == 2
 
 
+@pytest.mark.parametrize("limit", [-1, float("nan"), float("inf"), 1 << 63])
+def test_a_limit_that_is_no_size_is_refused(node: Node, limit: float) -> None:
+    with node.job() as fs:
+        fs.adjustCacheLimit(MB)
+        with pytest.raises(ValueError, match=f"cannot limit the cache to {limit} bytes"):
+            fs.adjustCacheLimit(limit)
+        assert fs.getCacheLimit() == MB
+
+
 def test_the_least_recently_used_goes_first_and_nothing_that_is_held(node: Node) -> None:
     fs, ids = node.file_store(disk=2 * MB), [node.uploaded(os.urandom(MB)) for _ in range(4)]
     fs.adjustCacheLimit(8 * MB)
@@ -645,3 +654,12 @@ def test_the_shutdown_removes_the_cache_and_the_directories_of_its_jobs(tmp_path
         assert not os.path.lexists(node.dirs.payloads)
         assert os.listdir(node.dirs.jobs) == []
         assert kept.is_dir()
+
+
+def test_the_shutdown_by_a_process_that_used_the_cache_itself(tmp_path: Path) -> None:
+    node = Node(tmp_path / "node")
+    with node.job() as fs:
+        fs.readGlobalFile(node.uploaded())
+    CachingFileStore.shutdown((node.dirs.coordination, node.dirs.work))
+    assert not os.path.lexists(node.dirs.cache)
+    assert not os.path.lexists(node.dirs.payloads)

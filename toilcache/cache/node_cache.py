@@ -12,6 +12,7 @@ import os
 
 from toilcache.cache import adoption, payloads, rows
 from toilcache.cache import space as spaces
+from toilcache.cache.database import passed_on
 from toilcache.cache.place import Generation, open_generation
 from toilcache.cache.schema import CACHED, UPLOADABLE, UPLOADING
 from toilcache.errors import CacheUnbalancedError, ChangedFileError
@@ -196,6 +197,15 @@ class NodeCache:
     def adopt_dead(self) -> bool:
         """Take over what dead processes left; True if there was anything."""
         return adoption.adopt_dead(self)
+
+    def has_jobs(self) -> bool:
+        """Tell whether jobs of this process have a place here; also if the database does not say."""
+        try:
+            return rows.has_jobs(self.generation.database.con, self.owner)
+        except Exception as error:
+            if passed_on(error, "") is error:
+                raise
+            return True
 
     def close(self) -> None:
         """Stop using the cache in this process."""

@@ -237,6 +237,11 @@ def drop_job(con: sqlite3.Connection, job_id: str, attempt: int) -> None:
     con.execute("DELETE FROM jobs WHERE id = ? AND attempt = ?", (job_id, attempt))
 
 
+def has_jobs(con: sqlite3.Connection, worker: str) -> bool:
+    """Tell whether a process runs jobs."""
+    return con.execute("SELECT 1 FROM jobs WHERE worker = ? LIMIT 1", (worker,)).fetchone() is not None
+
+
 def has_orphans(con: sqlite3.Connection) -> bool:
     """Tell whether there are jobs without a worker."""
     return con.execute("SELECT 1 FROM jobs WHERE worker IS NULL LIMIT 1").fetchone() is not None

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _WARNING = 30
+_MOST_BYTES = (1 << 63) - 1
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 
@@ -240,7 +241,14 @@ class CacheAccounts(AbstractFileStore):
         return self._undamaged(ask)
 
     def adjustCacheLimit(self, newTotalBytes: float) -> None:
-        """Set the limit to exactly so many bytes, and evict what is too much for it (line 1189)."""
+        """Set the limit to exactly so many bytes, and evict what is too much for it (line 1189).
+
+        ValueError for what is no size.
+        """
+        if not 0 <= newTotalBytes <= _MOST_BYTES:
+            raise ValueError(
+                f"cannot limit the cache to {newTotalBytes} bytes; give a size from 0 to {_MOST_BYTES}"
+            )
         limit = int(newTotalBytes)
         self._undamaged(lambda: self._asked_about().set_limit(limit))
 
