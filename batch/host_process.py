@@ -38,7 +38,12 @@ _START = (
     "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
     "from toilcache.worker.__main__ import main; sys.exit(main(sys.argv[2:]))"
 )
-_ATTEND = _START.replace("toilcache.worker.__main__", "toilcache.batch.container_host")
+# To take a launcher apart, with the SDK of an engine, Python needs as long as the engine for a container.
+_ATTEND = (
+    "import os, sys; sys.path[:1] = filter(None, sys.path[:1]); "
+    "from toilcache.batch.container_host import main; status = main(sys.argv[2:]); "
+    "sys.stdout.flush(); sys.stderr.flush(); os._exit(status)"
+)
 WORKFLOW_MARKER = "TOILCACHE_WORKFLOW"
 HOST_MARKER = "TOILCACHE_HOST"
 HOST_VARIABLES = (WORKFLOW_MARKER, HOST_MARKER, *THREAD_VARIABLES, *_DEVICE_VARIABLES)
@@ -99,15 +104,22 @@ class HostProcess:
     to end which attempts. ``ready`` since it said so, ``silent`` after the last message. ``marker`` is an
     entry in the environment of all that descends from this host and no other. ``fate`` is what host or
     launcher said of the end of both, ``held`` the end of its job, which is told when the host has ended.
+    ``is_boxed``: the program is the launcher of a container, of which nothing is left if it ``ended_well``.
 
     :raises OSError: no sockets or no log can be made, or the process cannot be watched.
     :raises ProcessError: the process cannot be started.
     """
 
     def __init__(
-        self, program: list[str], environment: dict[str, str], setup: dict[str, Any], log_path: str
+        self,
+        program: list[str],
+        environment: dict[str, str],
+        setup: dict[str, Any],
+        log_path: str,
+        is_boxed: bool = False,
     ) -> None:
         self._forget_everything()
+        self.is_boxed = is_boxed
         self.log_path = log_path
         self.marker = f"{HOST_MARKER}={os.urandom(8).hex()}"
         name, _, value = self.marker.partition("=")
@@ -127,6 +139,7 @@ class HostProcess:
         self.asked: dict[str, float] = {}
         self.fate: tuple[BatchJobExitReason, str] | None = None
         self.held: tuple[JobRequest, int, int, bytes] | None = None
+        self.ended_well = False
         self.ready = False
         self.silent = False
         self._outbox: deque[tuple[Any, ...]] = deque()
@@ -219,7 +232,7 @@ class HostProcess:
     def close(self) -> None:
         """Wait for the process, which has been told to end or was seen to have ended, and let go of it."""
         with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+            self.ended_well = os.waitpid(self.pid, 0)[1] == 0
         os.close(self.pidfd)
         self.socket.close()
 

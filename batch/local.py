@@ -70,7 +70,8 @@ class LocalAdapter:
         left: Sequence[Source] = (),
     ) -> None:
         self._container = container
-        self._boxed = False
+        self._may_be_left = False
+        """True once a host in a container did not end in order: somebody has to look for the container."""
         self._pool = pool
         self._workflow_id = workflow_id
         self._run = run
@@ -279,6 +280,7 @@ class LocalAdapter:
             self._pool.give(lent[0])
             self._devices += lent[1]
         host.close()
+        self._may_be_left = self._may_be_left or (host.is_boxed and not host.ended_well)
         if host.held is not None:
             self._end(*host.held, host.ran_out_of_memory)
         for request in host.running.values():
@@ -352,9 +354,8 @@ class LocalAdapter:
     def _start_host(self, threads: int, devices: tuple[int, ...], box: HostContainer | None) -> HostProcess:
         environment = host_environment(run_marker(self._workflow_id, self._run), threads, devices)
         log_path = os.path.join(self._setup["notes_dir"], f"host-{os.urandom(6).hex()}.log")
-        self._boxed = self._boxed or box is not None
         setup = self._setup | {"image": box and box.image}
-        host = HostProcess(host_program(box), environment, setup, log_path)
+        host = HostProcess(host_program(box), environment, setup, log_path, is_boxed=box is not None)
         self._hosts[host.fileno()] = host
         self._by_pidfd[host.pidfd] = host
         self._poll.register(host.fileno(), select.POLLIN)
@@ -373,7 +374,8 @@ class LocalAdapter:
         runs = range(self._run, self._run - 1 if fenced else 0, -1)
         for run in runs:
             end_marked_processes(run_marker(self._workflow_id, run))
-        if self._container is not None and (self._boxed or self._run > 1):
+        left = self._may_be_left or any(host.is_boxed for host in self._hosts.values())
+        if self._container is not None and (left or self._run > 1):
             sweep(self._container, runs)
         for host in self._hosts.values():
             host.close()

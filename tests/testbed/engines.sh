@@ -18,7 +18,7 @@ set -euo pipefail
 umask 022
 
 CACHE=${TESTBED_CACHE:-/var/cache/toilcache-testbed}
-SNAPSHOT=1     # another number makes an older cache void
+SNAPSHOT=2     # another number makes an older cache void
 PREFIX=$CACHE/apptainer
 PACKAGES="docker.io squashfs-tools squashfuse fuse3 uidmap patchelf libseccomp2 libcap2-bin zstd xfsprogs btrfs-progs"
 IMAGE_PACKAGES="base-files bash ca-certificates coreutils dash grep libc-bin procps python3 python3-pip sed tar"
@@ -126,6 +126,9 @@ make_rootfs() {
     rm -f "$root"/usr/lib/python3.*/EXTERNALLY-MANAGED
     chroot "$root" /sbin/ldconfig
     chroot "$root" /usr/bin/python3 -c 'import ssl, sqlite3, ctypes'
+    # The package scripts would do this; without it every start compiles what it imports.
+    chroot "$root" /usr/bin/python3 -m compileall -q -x '/(dist-packages|idlelib|lib2to3|pydoc_data)/' \
+        "/usr/lib/$(cd "$root/usr/lib" && echo python3.[0-9]*)"
 }
 
 make_images() {
