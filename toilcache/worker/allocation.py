@@ -31,6 +31,7 @@ from toilcache.node.handover import take
 from toilcache.node.machine import end_marked_processes, node_id
 from toilcache.worker.failures import describe
 from toilcache.worker.host import Host, leave_clean
+from toilcache.worker.posix import default_signals
 from toilcache.worker.store_source import Rules, StoreSource
 
 TYPE_CHECKING = False
@@ -256,8 +257,7 @@ def _heed_warnings(warn: Callable[[str], None]) -> None:
 
 
 def _forget_warnings() -> None:
-    for number in _WARNINGS:
-        signal.signal(number, signal.SIG_DFL)
+    default_signals(*_WARNINGS)
 
 
 def _clean(store: AbstractJobStore, run: int, queue: str, host: str) -> int:
