@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.testbed.slurm_cluster import SlurmCluster, wait_for
 from tests.testbed.slurm_fixtures import Site
 
-SINGLE = 200
+SINGLE, LINKS = 200, 60
 SCRIPT = """
 from toilcache import Job, Toil
 
@@ -34,6 +34,28 @@ if __name__ == "__main__":
     options = parser.parse_args()
     with Toil(options) as toil:
         toil.start(Job.wrapJobFn(spread, options.count, memory="100M", disk="1M"))
+"""
+
+
+CHAIN = """
+import time
+from toilcache import Job, Toil
+
+def link(job, left, diary):
+    with open(diary, "a") as lines:
+        print("begin", time.time(), file=lines)
+    if left:
+        job.addChildJobFn(link, left - 1, diary, memory="100M", disk="1M")
+    with open(diary, "a") as lines:
+        print("end", time.time(), file=lines)
+
+if __name__ == "__main__":
+    parser = Job.Runner.getDefaultArgumentParser()
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--diary")
+    options = parser.parse_args()
+    with Toil(options) as toil:
+        toil.start(Job.wrapJobFn(link, options.count, options.diary, memory="100M", disk="1M"))
 """
 
 
@@ -89,16 +111,34 @@ def ours(site: Site, count: int) -> tuple[float, dict[str, int], dict[str, float
     return count / seconds, {name: after[name] - before.get(name, 0) for name in after}, used
 
 
+def seen(site: Site) -> list[float]:
+    """Seconds from the end of a job to the begin of the one that waits for it, each in an attempt of its own.
+
+    The leader has to see the commit, and a worker that is there has to see the next job.
+    """
+    script, diary = site.cluster.shared / "chain.py", site.home / "links.diary"
+    script.write_text(CHAIN)
+    options = ("--disableChaining", "--count", str(LINKS), "--diary", str(diary))
+    done = site.finish(site.begin(script, *options, "./links"), 900)
+    assert done.status == 0, done.err
+    lines = [line.split() for line in diary.read_text().splitlines()]
+    moments = {word: [float(moment) for kind, moment in lines if kind == word] for word in ("begin", "end")}
+    return sorted(later - end for end, later in zip(moments["end"], moments["begin"][1:], strict=False))
+
+
 def main(count: int) -> None:
     cluster = SlurmCluster(accounting=False)
     try:
         site = Site(cluster.up())
         alone = single(site)
         rate, made, used = ours(site, count)
+        gaps = seen(site)
     finally:
         cluster.down()
     print(f"{SINGLE} single sbatch jobs: {alone:.1f}/s")
     print(f"{count} jobs of a workflow: {rate:.1f}/s, {rate / alone:.1f} times that")
+    print(f"from a job's end to the next one's begin: median {gaps[len(gaps) // 2]:.2f} s, ", end="")
+    print(f"p95 {gaps[int(0.95 * len(gaps))]:.2f} s, longest {gaps[-1]:.2f} s")
     for part, total in used.items():
         print(f"{part}: {1000 * total / count:.2f} ms of processor time for each job")
     for name in ("REQUEST_SUBMIT_BATCH_JOB", "REQUEST_JOB_INFO", "REQUEST_JOB_USER_INFO", "REQUEST_KILL_JOB"):
