@@ -67,16 +67,21 @@ def _serve(wanted: HostContainer, adapter: socket.socket) -> int:
 
 
 def attend(launch: Launch, wanted: HostContainer) -> int:
-    """Serve the host inside until it ends; print what it printed, and return its status."""
+    """Serve the host inside until it ends; print what it printed, and return its status.
+
+    Never 0 where a container may be left, so that somebody looks for it.
+    """
     limits = (wanted.cores, wanted.memory) if wanted.is_limited else (None, None)
-    _serve_jobs(launch, Service(*limits))
+    service = Service(*limits)
+    _serve_jobs(launch, service)
     launch.waiting.join()
     sys.stdout.flush()
     vfs.write(1, launch.logs())
     ended = launch.waiting.ended
     if ended is not None and ended.oom_killed:
         print(f"its container of {show(wanted.image)} ran out of memory", flush=True)
-    return ended.code or 0 if ended is not None else 1
+    status = ended.code or 0 if ended is not None else 1
+    return status or int(service.may_be_left)
 
 
 def _tell(adapter: socket.socket, reason: BatchJobExitReason, text: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from toilcache.containers.model import Engine
 from toilcache.containers.tool import ToolRequest, receive_request, run_tool, send_event
-from toilcache.errors import ContainerError
+from toilcache.errors import ContainerError, ContainerImageError
 from toilcache.node.handover import Handover
 
 
@@ -23,11 +23,14 @@ class Service:
 
     :param cores: what a program may have at most, and
     :param memory: in bytes: the limits of the job that asks; None is no limit.
+
+    ``may_be_left`` becomes True where a program's container may not have been removed.
     """
 
     def __init__(self, cores: float | None = None, memory: int | None = None) -> None:
         self._cores = cores
         self._memory = memory
+        self.may_be_left = False
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
 
@@ -63,6 +66,8 @@ class Service:
                 for event in events:
                     send_event(connection, event)
         except ContainerError as error:
+            # It may as well have come up while the container was being removed.
+            self.may_be_left = self.may_be_left or not isinstance(error, ContainerImageError)
             with suppress(OSError):
                 send_event(connection, ("failed", error))
         except OSError:

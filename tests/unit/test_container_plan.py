@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import pickle
+import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from toilcache.batch.container_host import attend
 from toilcache.batch.container_plan import (
     HOST_MEMORY,
     PIDS,
@@ -21,11 +27,12 @@ from toilcache.batch.container_plan import (
 )
 from toilcache.batch.container_service import Service
 from toilcache.batch.model import JobRequest
+from toilcache.containers import tool
 from toilcache.containers.engines import engine_names, make_engine
 from toilcache.containers.kit import FIRST, LAST, make_kit
 from toilcache.containers.model import ATTEMPT_LABEL, DEVICES_LABEL, Exit, Mount
 from toilcache.containers.tool import ToolRequest
-from toilcache.errors import ConfigError, ContainerError
+from toilcache.errors import ConfigError, ContainerError, EngineUnavailableError
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.node.coordination import NodeDirs
 
@@ -184,3 +191,62 @@ def test_a_program_beside_a_job_has_no_more_than_the_job(
     limited = Service(2.0, 1000)._limited(request)
     assert (limited.cores, limited.memory) == given
     assert Service()._limited(request) == request
+
+
+class Stubborn:
+    """A launch, and the engine beside it that cannot remove what it has run."""
+
+    def __init__(self, words: ContainerError | None) -> None:
+        self.words = words
+        self.at_door, self.door = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.waiting: Any = SimpleNamespace(ended=Exit(0), join=lambda: None)
+        self.reader, self.writer = os.pipe()
+        self.waiting.fileno = lambda: self.reader
+        self.handover: Any = SimpleNamespace(fileno=self.door.fileno, accept=self.accept)
+        self.engine: Any = SimpleNamespace(
+            resolve=lambda name: name, run=lambda spec: "c", close=lambda: None, remove=self.remove
+        )
+        self.engine.output = lambda container: iter(())
+        self.engine.wait = lambda container: Exit(0)
+
+    def accept(self) -> socket.socket:
+        self.door.recv(1)
+        return self.theirs
+
+    def remove(self, container: str) -> None:
+        if self.words is not None:
+            raise self.words
+
+    def logs(self) -> bytes:
+        return b""
+
+    def ask(self) -> None:
+        """Ask for a program as a job does, hear all about it, and end."""
+        self.ours.send(pickle.dumps(ToolRequest("docker", None, "image", ("true",), (), "/"), 4))
+        self.at_door.send(b"x")
+        while self.ours.recv(1 << 16):
+            pass
+        os.write(self.writer, b"e")
+
+    def close(self) -> None:
+        for end in (self.at_door, self.door, self.ours, self.theirs):
+            end.close()
+        os.close(self.reader)
+        os.close(self.writer)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"), [(None, 0), (EngineUnavailableError("away"), 1), (ContainerError("no"), 1)]
+)
+def test_a_launcher_that_may_leave_a_program_s_container_does_not_end_well(
+    words: ContainerError | None, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = Stubborn(words)
+    monkeypatch.setattr(tool, "make_engine", lambda *names: launch.engine)
+    asking = threading.Thread(target=launch.ask)
+    asking.start()
+    found: Any = launch
+    assert attend(found, PLAN) == status
+    asking.join()
+    launch.close()
