@@ -81,6 +81,7 @@ class ImageCache:
 
     def _fetch(self, source: Source, digest: str | None) -> str:
         """Build the file under the lock of its key; who waited for the lock finds it there."""
+        self._refuse_place()
         key = _key(digest or source.reference)
         vfs.makedirs(self.directory, 0o711, exist_ok=True)
         lock = acquire(self._at(key + ".lock"), shared=False)
@@ -91,6 +92,15 @@ class ImageCache:
             finally:
                 lock.unlink()
 
+    def _refuse_place(self) -> None:
+        """Refuse a directory below which images can be run but not made: what makes them splits its path."""
+        split = next(filter(self.directory.__contains__, _SPLIT), None)
+        if split is not None:
+            raise ContainerImageError(
+                f"cannot fetch images into {show(self.directory)}: Singularity and Apptainer make none below a "
+                f"path with {split!r}; set --imageCache or {DIRECTORY_VARIABLE} to another directory"
+            )
+
     def _fetch_locked(self, source: Source, digest: str | None, key: str) -> str:
         if digest is not None and os.path.exists(self._file(digest)):
             return digest
@@ -98,7 +108,7 @@ class ImageCache:
             noted = self._noted(source)
             if noted is not None:
                 return noted[0]
-        failed = self._at(key + ".failed")
+        failed = self._at(_key(source.reference) + ".failed")  # another name may be another way to have it
         self._refuse_again(source, failed)
         work = self._at(key + ".part")
         robust_rmtree(work)  # left by one who died
@@ -171,6 +181,7 @@ class ImageCache:
         return os.path.join(self.directory, name)
 
 
+_SPLIT = ":;'\"\n"
 _PLACES = ("CACHEDIR", "TMPDIR")
 
 

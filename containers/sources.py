@@ -65,6 +65,11 @@ class _Archive(Source):
     def __init__(self, reference: str) -> None:
         super().__init__(reference)
         self._archive = os.path.abspath(reference.removeprefix("docker-archive:").removeprefix("//"))
+        if ":" in self._archive:
+            raise ContainerImageError(
+                f"cannot use image {show(self._archive)}: Singularity and Apptainer take no ':' in the path of "
+                "an archive; rename it"
+            )
 
     def digest(self) -> str | None:
         return archive_digest(self._archive)

@@ -224,6 +224,7 @@ def test_an_image_file_is_used_where_it_is(cache: ImageCache, fake: FakeApptaine
         ("A B", r"cannot use 'A B' as an image"),
         ("Upper/Case:1", r"cannot use 'Upper/Case:1' as an image"),
         ("docker-archive:/no such.tar", r"cannot read image '/no such.tar'"),
+        ("docker-archive:/no:such.tar", r"cannot use image /no:such.tar: .* take no ':' in the path"),
         (__file__, r"it is no Singularity image file"),
     ],
 )
@@ -240,6 +241,30 @@ def test_a_cache_that_cannot_be_written_is_named(fake: FakeApptainer, tmp_path: 
         ContainerImageError, match=r"cannot use the image cache .*/file/cache: not a directory"
     ):
         ImageCache(fake.program, f"{tmp_path}/file/cache").resolve(reference)
+
+
+@pytest.mark.parametrize("character", [":", ";", "'", '"', "\n"])
+def test_a_cache_where_no_image_can_be_made_is_named(
+    fake: FakeApptainer, tmp_path: Path, character: str
+) -> None:
+    """A real one says no more than "exit status 255" there, or that it found no file of half the name."""
+    reference = archive(tmp_path / "image.tar", "45" * 32)
+    cache = ImageCache(fake.program, f"{tmp_path}/a{character}b")
+    with pytest.raises(ContainerImageError, match=r"cannot fetch images into .*; set --imageCache"):
+        cache.resolve(reference)
+    assert fake.builds == []
+    assert not os.path.exists(cache.directory)
+    assert cache.resolve(fake.image).handle == fake.image
+
+
+def test_one_way_to_an_image_that_failed_says_nothing_of_another(
+    cache: ImageCache, fake: FakeApptainer, tmp_path: Path
+) -> None:
+    fake.fail("pull-fails")
+    with pytest.raises(ContainerImageError, match=r"image\.tar: .*manifest unknown"):
+        cache.resolve(archive(tmp_path / "image.tar", "67" * 32))
+    fake.fail()
+    assert cache.resolve(archive(tmp_path / "other.tar", "67" * 32)).digest == f"sha256:{'67' * 32}"
 
 
 @pytest.mark.parametrize(
