@@ -97,8 +97,8 @@ class ImageCache:
         split = next(filter(self.directory.__contains__, _SPLIT), None)
         if split is not None:
             raise ContainerImageError(
-                f"cannot fetch images into {show(self.directory)}: Singularity and Apptainer make none below a "
-                f"path with {split!r}; set --imageCache or {DIRECTORY_VARIABLE} to another directory"
+                f"cannot fetch images into {show(self.directory)}: Singularity and Apptainer make none below "
+                f"a path with {split!r}; set --imageCache or {DIRECTORY_VARIABLE} to another directory"
             )
 
     def _fetch_locked(self, source: Source, digest: str | None, key: str) -> str:

@@ -67,8 +67,8 @@ class _Archive(Source):
         self._archive = os.path.abspath(reference.removeprefix("docker-archive:").removeprefix("//"))
         if ":" in self._archive:
             raise ContainerImageError(
-                f"cannot use image {show(self._archive)}: Singularity and Apptainer take no ':' in the path of "
-                "an archive; rename it"
+                f"cannot use image {show(self._archive)}: Singularity and Apptainer take no ':' in the path "
+                "of an archive; rename it"
             )
 
     def digest(self) -> str | None:
