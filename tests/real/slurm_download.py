@@ -17,7 +17,9 @@ from toilcache.job_store import originals
 
 
 def read(job: Job, number: int, file_id: str, diary: str) -> str:
-    note(diary, "begin", number, os.environ["SLURM_JOB_ID"])
+    # One task of an array has the array's number for SLURM_JOB_ID, which would mean all of them.
+    task = "_".join(os.environ[f"SLURM_ARRAY_{part}_ID"] for part in ("JOB", "TASK"))
+    note(diary, "begin", number, task)
     if number == 0:
         _be_slow(diary)
     while number and not has(diary, "fetching"):

@@ -93,10 +93,10 @@ def test_a_downloader_that_is_suspended_keeps_nobody_waiting(site: Site) -> None
     arguments = ("--diary", str(site.home / f"{name}.diary"), "--input", str(original), f"./{name}")
     process = site.begin(site.script("tests/real/slurm_download.py"), "--slurmArgs=--nodelist=n1", *arguments)
     site.await_begun(name, 1, word="fetching")
-    job = next(words[2] for words in site.diary(name) if words[:2] == ["begin", "0"])
-    site.cluster.run("scontrol", "suspend", job)
+    task = next(words[2] for words in site.diary(name) if words[:2] == ["begin", "0"])
+    site.cluster.run("scontrol", "suspend", task)
     site.await_begun(name, 2, word="end")
-    site.cluster.run("scontrol", "resume", job)
+    site.cluster.run("scontrol", "resume", task)
     say(site, name, "go")
     done = site.finish(process)
     assert (done.status, done.out) == (0, "result content content content \n"), done.err
