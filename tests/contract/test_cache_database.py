@@ -314,6 +314,29 @@ def test_who_asks_about_a_damaged_cache_is_told_of_the_new_one(
 
 
 @pytest.mark.descriptors(5)  # an old generation is held for as long as its process lives
+def test_a_limit_that_was_set_outlives_the_database(node: Node) -> None:
+    """Whoever replaces the database knows of it, since he took his place under it."""
+    file_id = node.uploaded()
+    with node.job("sets", disk=DISK) as fs:
+        fs.adjustCacheLimit(7 * DISK)
+
+    def work(child: Child) -> None:
+        with node.job("replaces", disk=DISK) as fs:
+            fs.getCacheUnusedJobRequirement()
+            child.reach("in")
+            fs.readGlobalFile(file_id)
+
+    other = Child(work)
+    assert other.hear() == "in"
+    damage(node)
+    other.go_on()
+    assert other.end() == 0
+    with node.job() as fs:
+        assert fs.getCacheLimit() == 7 * DISK
+        assert node.cache.generation.number == 2
+
+
+@pytest.mark.descriptors(5)  # an old generation is held for as long as its process lives
 def test_damage_that_is_found_after_a_copy_was_made_fails_no_read(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

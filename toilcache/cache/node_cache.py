@@ -46,6 +46,7 @@ class NodeCache:
         self.closed = False
         self.keeps_dirs = keeps_dirs
         self._is_free = is_free
+        self._limit: int | None = None
         self.generation = open_generation(dirs, self._properties)
         self._begin()
 
@@ -57,7 +58,8 @@ class NodeCache:
         remove_some_dead_names(self.dirs.names_base)
 
     def _properties(self, directory: str) -> dict[str, Any]:
-        return spaces.first_properties(directory, self._is_free(directory), payloads.has_reflinks(directory))
+        free, reflinks = self._is_free(directory), payloads.has_reflinks(directory)
+        return spaces.first_properties(directory, free, reflinks, self._limit)
 
     def renew(self, damaged: Generation) -> None:
         """Go over to a new generation; the damaged one stays held, for its payloads are in jobs' hands."""
@@ -90,8 +92,10 @@ class NodeCache:
         return self.measure(self.generation.database.con)
 
     def measure(self, con: sqlite3.Connection) -> Space:
-        """Measure the space within a transaction."""
-        return spaces.measure(con, self.generation.payloads)
+        """Measure the space within a transaction. A limit that was set outlives the database."""
+        now = spaces.measure(con, self.generation.payloads)
+        self._limit = None if now.automatic else now.limit
+        return now
 
     def join(self, holder: Holder) -> None:
         """Let a job in, when the space that it asks for can be had; CacheUnbalancedError where it cannot."""

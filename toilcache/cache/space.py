@@ -55,9 +55,9 @@ def free_bytes(directory: str) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def first_properties(payloads: str, free: bool, reflinks: bool) -> dict[str, Any]:
-    """Return what a new database says of its space."""
-    return {"capacity": free_bytes(payloads), "limit": None, "free": int(free), "reflinks": int(reflinks)}
+def first_properties(payloads: str, free: bool, reflinks: bool, limit: int | None) -> dict[str, Any]:
+    """Return what a new database says of its space; `limit` is one that was set for an earlier database."""
+    return {"capacity": free_bytes(payloads), "limit": limit, "free": int(free), "reflinks": int(reflinks)}
 
 
 def measure(con: sqlite3.Connection, payloads: str) -> Space:
