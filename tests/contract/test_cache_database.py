@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sqlite3
@@ -189,6 +190,33 @@ def test_an_error_in_a_transaction_undoes_it(node: Node) -> None:
     con = node.cache.generation.database.con
     assert not con.in_transaction
     assert con.execute("SELECT value FROM properties WHERE name = 'misses'").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("where", ["enter", "leave"])
+def test_a_signal_handler_that_raises_leaves_no_transaction_open(
+    node: Node, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """As a job's time limit does, just before the lock is given back, or just after it was got."""
+    cache = node.cache
+
+    def interrupted(*arguments: object) -> None:
+        if where == "enter":
+            enter(*arguments)
+        raise ZeroDivisionError
+
+    enter = database.Database.enter
+    with monkeypatch.context() as patch:
+        if where == "enter":
+            patch.setattr(database.Database, "enter", interrupted)
+        else:
+            patch.setattr(database.Transaction, "__exit__", interrupted)
+        with pytest.raises(ZeroDivisionError), cache.transaction() as con:
+            con.execute("UPDATE properties SET value = 7 WHERE name = 'misses'")
+    gc.collect()  # pytest keeps the traceback
+    with LockFile(os.path.join(cache.generation.root, "write"), os.O_RDWR) as lock:
+        assert lock.lock(shared=False, wait=False)
+    with cache.transaction() as con:
+        assert con.execute("SELECT value FROM properties WHERE name = 'misses'").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(

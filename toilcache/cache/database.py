@@ -20,6 +20,7 @@ import errno
 import os
 import time
 from contextlib import suppress
+from fcntl import LOCK_UN
 
 from toilcache import vfs
 from toilcache.errors import CacheDamagedError, CacheUnavailableError
@@ -52,6 +53,7 @@ class Database:
         self._file = LockFile(lock_path, os.O_RDWR)
         self._connections: dict[int, sqlite3.Connection] = {}
         self._impatient_until = 0.0
+        self._inside: object = None
 
     @property
     def con(self) -> sqlite3.Connection:
@@ -87,21 +89,33 @@ class Database:
         """
         return Transaction(self)
 
-    def enter(self) -> None:
-        """Keep out the other threads of this process, then the other processes."""
+    def enter(self, token: object) -> None:
+        """Keep out the other threads of this process, then the other processes; `leave` also after an error.
+
+        What a signal's handler has broken off before, in this thread, is ended first.
+        """
         patience = _LITTLE_PATIENCE if time.monotonic() < self._impatient_until else SQLITE_TIMEOUT_SECS / 2
         deadline = time.monotonic() + patience
-        if not self.mutex.acquire(timeout=patience):
-            raise self._busy()
+        self._enter_mutex(token, patience)
+        for pause in _FIRST_PAUSES:
+            if pause:
+                time.sleep(pause)
+            if self._file.lock(shared=False, wait=False):
+                return
+        self._file = self._replaced(deadline)
+
+    def _enter_mutex(self, token: object, patience: float) -> None:
+        was_in = self._is_mine()
         try:
-            for pause in _FIRST_PAUSES:
-                if pause:
-                    time.sleep(pause)
-                if self._file.lock(shared=False, wait=False):
-                    return
-            self._file = self._replaced(deadline)
+            if not self.mutex.acquire(timeout=patience):
+                raise self._busy()
+            if self._inside is not None:
+                _roll_back(self.con)
+                self.leave(self._inside)
+            self._inside = token
         except BaseException:
-            self.mutex.release()
+            if self._inside is not token and self._is_mine() and not was_in:
+                self.mutex.release()
             raise
 
     def _replaced(self, deadline: float) -> LockFile:
@@ -120,14 +134,26 @@ class Database:
             f"{SQLITE_TIMEOUT_SECS / 2:.0f} s; look for a stopped process of this workflow"
         )
 
-    def leave(self) -> None:
-        """Let the others in again."""
+    def leave(self, token: object) -> None:
+        """Let the others in again, if it is with this token that they were kept out."""
+        if not self.is_inside(token):
+            return
         try:
-            import fcntl
-
-            vfs.flock(self._file.fd, fcntl.LOCK_UN)
+            vfs.flock(self._file.fd, LOCK_UN)
+        except BaseException:
+            vfs.flock(self._file.fd, LOCK_UN)  # what a signal's handler raised may have come before it
+            raise
         finally:
+            self._inside = None
             self.mutex.release()
+
+    def is_inside(self, token: object) -> bool:
+        """Tell whether it is this token with which this thread keeps out the others."""
+        return self._inside is token and self._is_mine()
+
+    def _is_mine(self) -> bool:
+        """Tell whether this thread holds the mutex."""
+        return bool(self.mutex._is_owned())  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Close all connections; no thread may be using one."""
@@ -141,25 +167,33 @@ class Database:
         _inherited.extend(self._connections.values())
         self._connections = {}
         self.mutex = _thread.RLock()
+        self._inside = None
 
 
 class Transaction:
-    """The block that `Database.transaction` returns; yields the connection."""
+    """The block that `Database.transaction` returns; yields the connection.
 
-    __slots__ = ("_con", "_database")
+    A job's signal handler may raise anywhere, even before the block could be left: it then ends with this
+    object, or when the thread begins the next one. So no frame here may hold on to an error that it raises.
+    """
+
+    __slots__ = ("_con", "_database", "_token")
 
     def __init__(self, database: Database) -> None:
         """Begin nothing yet."""
+        self._token = object()
         self._database = database
 
     def __enter__(self) -> sqlite3.Connection:
         database = self._database
-        database.enter()
         try:
+            database.enter(self._token)
             self._con = database.con
             self._con.execute("BEGIN IMMEDIATE")
         except BaseException as error:
-            database.leave()
+            self._undo()
+            if passed_on(error, database.path) is error:
+                raise
             raise passed_on(error, database.path) from error
         return self._con
 
@@ -172,16 +206,38 @@ class Transaction:
         try:
             if error is None:
                 self._con.execute("COMMIT")
-                return
-            _roll_back(self._con)
         except BaseException as failure:
-            _roll_back(self._con)
+            self._undo()
+            if passed_on(failure, self._database.path) is failure:
+                raise
             raise passed_on(failure, self._database.path) from failure
-        finally:
-            self._database.leave()
-        known = passed_on(error, self._database.path)
-        if known is not error:
-            raise known from error
+        self._undo()
+        if error is not None and passed_on(error, self._database.path) is not error:
+            raise passed_on(error, self._database.path) from error
+
+    def _undo(self) -> None:
+        """Roll back what was not committed, and let the others in."""
+        if self._database.is_inside(self._token):
+            try:
+                if hasattr(self, "_con"):
+                    _roll_back(self._con)
+            finally:
+                self._database.leave(self._token)
+        self.__class__ = _Ended  # type: ignore[assignment]
+
+    def __del__(self) -> None:
+        if hasattr(self, "_database"):
+            self._undo()
+
+
+class _Ended:
+    """What a transaction becomes when it has ended.
+
+    It has no `__del__`: what a job's signal handler raises in such a method is lost, and with it the time
+    limit that the job has set itself.
+    """
+
+    __slots__ = ("_con", "_database", "_token")
 
 
 def _roll_back(con: sqlite3.Connection) -> None:
@@ -265,8 +321,13 @@ class Waiting:
         if self._alone:
             self._look_for(seconds)
             return self._locked
-        if not self._done.acquire(timeout=max(0.0, seconds)):
-            return False
+        try:
+            if not self._done.acquire(timeout=max(0.0, seconds)):
+                return False
+        except BaseException:
+            if not self.give_up():  # whatever a job's signal handler raised: nobody will let go later
+                self.file.close()
+            raise
         if self._error is not None:
             self.file.close()
             raise self._error
