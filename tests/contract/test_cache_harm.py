@@ -120,6 +120,25 @@ def test_all_payloads_vanish(node: Node) -> None:
             fs.readGlobalFile(one)
 
 
+@pytest.mark.parametrize("what", ["coordination", "payloads"])
+def test_a_job_does_without_a_cache_whose_directory_was_removed(tmp_path: Path, what: str) -> None:
+    """As what tidies up temporary directories does, or a logout."""
+    node = Node(tmp_path / "node")
+    file_id, other = node.uploaded(DATA), node.uploaded(DATA)
+    with node.job() as fs:
+        fs.readGlobalFile(file_id)
+        shutil.rmtree(getattr(node.dirs, what))
+        for one in (file_id, other):
+            for mutable in (False, True):
+                assert Path(fs.readGlobalFile(one, mutable=mutable)).read_bytes() == DATA
+        written = fs.writeGlobalFile(write("mine", DATA))
+        commit(fs)
+        assert version(node, fs) == 2
+    node.close()
+    assert node.stored(written) == DATA
+    assert any("does without the cache" in text for _, text in [*fs.messages, *fs.jobDesc.messages])
+
+
 def test_who_changes_its_own_file_after_the_upload_harms_nobody(node: Node) -> None:
     with node.job() as fs:
         file_id = fs.writeGlobalFile(write("mine", DATA))

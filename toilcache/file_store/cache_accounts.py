@@ -121,12 +121,22 @@ class CacheAccounts(AbstractFileStore):
         try:
             return self._undamaged(call)
         except (CacheUnavailableError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in _FULL:
+            if isinstance(error, OSError) and not (error.errno in _FULL or self._is_of_the_cache(error)):
                 raise
             if not self._warned:
                 self._warned = True
                 self.log_to_leader(f"job {self.jobName} does without the cache: {error}", _WARNING)
             return None
+
+    def _is_of_the_cache(self, error: OSError) -> bool:
+        """Tell whether something is missing where nobody but the cache has files: somebody removed it.
+
+        Where two paths are named, as of a link, the other one is the job's.
+        """
+        if error.errno != errno.ENOENT or error.filename2 is not None:
+            return False
+        dirs, parent = self._dirs(), os.path.dirname(str(error.filename)) + "/"
+        return parent.startswith((f"{dirs.coordination}/", f"{dirs.payloads}/"))
 
     def _undamaged(self, call: Callable[[], T]) -> T:
         """Return what a call gives, made again if the database was damaged and this or another thread has
