@@ -1,7 +1,7 @@
 """Removing the containers that a workflow has left on this node.
 
 Knows the labels of hosts' containers. Usually there are none: who starts a container removes it. This is for
-those whose launcher was killed.
+those whose launcher was killed, or whose node lost its power.
 """
 
 from __future__ import annotations
@@ -23,6 +23,17 @@ def sweep(container: HostContainer, runs: range) -> None:
     wanted = {str(run) for run in runs}
     workflow = {WORKFLOW_LABEL: container.labels[WORKFLOW_LABEL]}
     remove_all(container, workflow, lambda labels: labels.get(RUN_LABEL) in wanted)
+
+
+def remove_left(workflow_id: str, run: int) -> None:
+    """Remove the containers that runs of a workflow up to this one have left, whatever engine they used."""
+    some = HostContainer("auto", None, None, (), ("", "", ""))
+    remove_all(some, {WORKFLOW_LABEL: workflow_id}, lambda labels: 0 < _run_of(labels) <= run)
+
+
+def _run_of(labels: Mapping[str, str]) -> int:
+    run = labels.get(RUN_LABEL, "")
+    return int(run) if run.isdigit() else 0
 
 
 def remove_all(

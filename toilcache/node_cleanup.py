@@ -30,8 +30,8 @@ _WORDS = {
 TEXT = "remove from this node what dead workflows have left on it"
 _DESCRIPTION = """\
 Remove from this node what dead workflows have left on it: job directories, cached
-files, notes, locks. What their jobs have deferred is called first (Job.defer), as
-far as its code can be loaded here; what cannot be called is named.
+files, notes, locks, containers. What their jobs have deferred is called first
+(Job.defer), as far as its code can be loaded here; what cannot be called is named.
 
 A workflow is dead, and what it left is removed, if nobody on this node uses it and
   * its job store is gone, or says that the workflow has ended, or

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.contract.test_container_hosts import Boxes, make
 from tests.runs import Place
+from toilcache.containers.model import WORKFLOW_LABEL
 from toilcache.node.namespaces import pid_here
 
 BOXED = [
@@ -86,3 +89,26 @@ def test_a_program_ends_with_its_job(boxes: Boxes) -> None:
     job.with_name("go").touch()
     boxes.finish(process).check_result(b"again")
     boxes.check_clean()
+
+
+def test_a_program_whose_launcher_and_leader_were_killed_goes_with_the_workflow(boxes: Boxes) -> None:
+    """Nobody who has started it lives, and it would run on for ever."""
+    process, _ = begin_waiting(boxes)
+    left = boxes.containers()
+    workflow = left[0].labels[WORKFLOW_LABEL]
+    family = psutil.Process(process.pid).children()
+    launchers = [one for one in family if {"toilcache.container", "toilcache.worker"} & set(one.cmdline())]
+    process.kill()
+    for launcher in launchers:
+        launcher.kill()
+    boxes.finish(process)
+    argv = [sys.executable, "-m", "toilcache", "node-cleanup", "--workflow", workflow, *boxes.directories]
+    for _ in range(100):  # the worker in the other container has to see that its launcher is gone
+        if "somebody on this node uses it" not in boxes.finish(boxes.spawn(argv)).out:
+            break
+    boxes.store.rename(boxes.base / "gone")
+    done = boxes.finish(boxes.spawn(argv))
+    assert (done.status, done.err) == (0, "")
+    assert done.out == f"{workflow}: removed: its job store is gone\n"
+    assert (len(left), boxes.containers()) == (1 + boxes.boxed, [])
+    Place.check_clean(boxes)

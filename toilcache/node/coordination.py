@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _WORKFLOW_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 NODE_NOTE, ABOUT_NOTE, KEPT_MARK, RUNS, DEFERRED = "node", "store", "kept", "runs", "deferred"
+ENGINE = "engine"
 
 
 @functools.cache
@@ -70,7 +71,7 @@ class NodeDirs:
         self.deferred = os.path.join(self.coordination, DEFERRED)
         self.cache = os.path.join(self.coordination, "cache")
         self.payloads = os.path.join(self.work, "cache")
-        self.engine = os.path.join(self.work, "engine")
+        self.engine = os.path.join(self.work, ENGINE)
         self.home = os.path.join(self.work, "home")
         self.lock_path = lock_path_of(coordination_base, tag)
 

@@ -18,6 +18,7 @@ from toilcache.io import random_name
 from toilcache.node.coordination import (
     ABOUT_NOTE,
     DEFERRED,
+    ENGINE,
     KEPT_MARK,
     NODE_NOTE,
     RUNS,
@@ -154,6 +155,16 @@ class Remains:
         """Whether somebody has asked that they stay (`NodeDirs.keep`)."""
         return any(os.path.lexists(os.path.join(path, KEPT_MARK)) for path in self.paths)
 
+    @property
+    def had_containers(self) -> bool:
+        """Whether the engine was made ready for containers here."""
+        return any(os.path.lexists(os.path.join(path, ENGINE)) for path in self.paths)
+
+    @property
+    def latest_run(self) -> int:
+        """The highest run of the leader that has used them; 0 if nobody knows."""
+        return max(map(_latest_run, self.paths), default=0)
+
     def about(self) -> list[str]:
         """Return the words about the workflow that its users have left (`NodeDirs.hold`), if any."""
         return next(filter(None, (read_note(os.path.join(path, ABOUT_NOTE)) for path in self.paths)), [])
@@ -181,7 +192,7 @@ class Remains:
             locks = self._lock(stack)
             if locks is None:
                 return IN_USE
-            if run is not None and any(_latest_run(path) > run for path in self.paths):
+            if run is not None and self.latest_run > run:
                 return LATER_RUN
             for lock in locks:
                 stack.callback(lock.unlink)

@@ -11,6 +11,7 @@ import os
 from contextlib import suppress
 
 from toilcache.job_store.liveness import Verdict, judge
+from toilcache.late import late
 from toilcache.node.remains import IN_USE, remains_here, remove_leader_lock, stale_leader_locks
 
 TYPE_CHECKING = False
@@ -74,14 +75,26 @@ def sweep_one(
     With `everyone` also those of another user. They stay if a later run of the leader than `run` has used
     them. A `dry_run` only says what would be done.
     """
+    latest_run = remains.latest_run if run is None else min(run, remains.latest_run)
     try:
         verdict = _may_go(remains, everyone=everyone, force=force)
         if not verdict.over or dry_run:
             return Finding(remains, WOULD_GO if verdict.over else LEFT, verdict.why)
+        _remove_containers(remains, latest_run)
         why_left = remains.remove(verdict.run if run is None else run)
     except OSError as error:
         return Finding(remains, FAILED, f"{error.filename or remains.paths[0]!r}: {error.strerror or error}")
     return Finding(remains, LEFT, why_left) if why_left else Finding(remains, REMOVED, verdict.why)
+
+
+def _remove_containers(remains: Remains, latest_run: int) -> None:
+    """Remove the containers that launchers could not: they were killed, or the node was started anew.
+
+    A run of the leader that begins meanwhile has a higher number.
+    """
+    if remains.had_containers:
+        with suppress(ImportError):  # we are in a container, where no engine is to be seen
+            late("toilcache.batch.container_sweep:remove_left")(remains.workflow_id, latest_run)
 
 
 def _may_go(remains: Remains, *, everyone: bool, force: bool) -> Verdict:
