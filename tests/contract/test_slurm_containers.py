@@ -81,6 +81,20 @@ def test_who_waits_for_an_image_is_told_so(
     place.boxes.check_clean()
 
 
+def test_a_worker_that_comes_later_uses_the_cache_of_the_node(fake: FakeApptainer, tmp_path: Path) -> None:
+    """The second job has a worker of its own, on a node where the first has used the cache."""
+    place = SlurmBoxes(fake_boxes(fake, tmp_path), FakeSlurm(tmp_path / "fake slurm"))
+    place.boxes.boxed = False
+    original = tmp_path / "original"
+    original.write_text("words ")
+    alone = ("--noWorkerReuse", "--disableChaining")
+    done = place.boxes.run("--kind", "reads", "--argument", str(original), *alone)
+    place.slurm.end()
+    assert (done.status, done.out) == (0, "result 'words words '\n"), done.err
+    assert "without the cache" not in done.err
+    place.boxes.check_clean()
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("place", ["docker", "singularity"], indirect=True)
 def test_each_job_runs_in_the_image_that_it_asks_for(place: SlurmBoxes, engines: Engines) -> None:

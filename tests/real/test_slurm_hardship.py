@@ -100,6 +100,7 @@ def test_a_downloader_that_is_suspended_keeps_nobody_waiting(site: Site) -> None
     say(site, name, "go")
     done = site.finish(process)
     assert (done.status, done.out) == (0, "result content content content \n"), done.err
+    assert "without the cache" not in done.err
     site.check_clean()
 
 

@@ -12,6 +12,7 @@ import pytest
 from toilcache import vfs
 from toilcache.config import Config
 from toilcache.job_store.file_job_store import FileJobStore
+from toilcache.node.coordination import has_cache
 from toilcache.worker import rehearsal
 from toilcache.worker.context import WorkerContext
 
@@ -44,6 +45,15 @@ def test_jobs_run_and_nothing_is_left(context: WorkerContext, monkeypatch: pytes
     after = os.getcwd(), dict(os.environ), sorted(os.listdir(context.store.locator.removeprefix("file:")))
     assert after == before
     assert list(context.store.jobs()) == []
+
+
+def test_a_cache_that_the_node_has_is_left_alone(context: WorkerContext, tmp_path: Path) -> None:
+    """A connection to its database, once open in the host, would be of no use to any job."""
+    (tmp_path / "cache").mkdir()
+    assert has_cache(context.jobs_dir)
+    rehearsal.rehearse(context)
+    assert os.listdir(tmp_path / "cache") == []
+    assert os.listdir(context.jobs_dir) == []
 
 
 def test_a_full_disk_is_no_reason_not_to_begin(

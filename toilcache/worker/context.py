@@ -55,9 +55,10 @@ class WorkerContext:
         if setup["preload"]:
             self.load_main()
 
-    def on(self, store: AbstractJobStore) -> WorkerContext:
-        """Return the same surroundings over another store, of which nobody hears."""
+    def on(self, store: AbstractJobStore, jobs_dir: str) -> WorkerContext:
+        """Return the same surroundings over another store and directory, of which nobody hears."""
         other = copy(self)
+        other.jobs_dir = jobs_dir
         other.store, other.report, other.main, other.write = store, _unheard, None, _once
         return other
 
