@@ -146,9 +146,23 @@ def send_event(connection: socket.socket, event: Event) -> None:
         connection.send(pickle.dumps(event, 4))
 
 
+def send_request(connection: socket.socket, request: ToolRequest) -> None:
+    """Ask for a program: its size, then pieces that a datagram takes, since a command line may be long."""
+    data = pickle.dumps(request, 4)
+    connection.send(b"%d" % len(data))
+    for start in range(0, len(data), _PACKET // 2):
+        connection.send(data[start : start + _PACKET // 2])
+
+
 def receive_request(connection: socket.socket) -> ToolRequest | None:
     """Return what is asked for; None if who connected went away."""
-    data = connection.recv(_PACKET)
+    size = int(connection.recv(_PACKET) or 0)
+    data = b""
+    while len(data) < size:
+        piece = connection.recv(_PACKET)
+        if not piece:
+            return None
+        data += piece
     return pickle.loads(data) if data else None
 
 
@@ -156,7 +170,7 @@ def _events_of_launcher(launcher: str, request: ToolRequest, stack: ExitStack) -
     """Have the launcher of this container run it beside this one; it ends when this process does."""
     try:
         connection = stack.enter_context(reach(launcher))
-        connection.send(pickle.dumps(request, 4))
+        send_request(connection, request)
         while data := connection.recv(_PACKET):
             event = pickle.loads(data)
             if event[0] == "failed":

@@ -158,6 +158,7 @@ def runs_tools(job: Job, image: str) -> list[Any]:
         failed, code = str(error), error.code
     quiet = run_container(job, image, ["sh", "-c", "echo said; exit 3"], check=False)
     large = run_container(job, image, ["python3", "-c", "print('x' * 1_000_000, end='')"])
+    many = run_container(job, image, ["sh", "-c", "echo $#", "sh", *(f"{n:0100}" for n in range(4000))])
     return [
         counted.split(),
         (own / "copied").read_text(),
@@ -166,6 +167,7 @@ def runs_tools(job: Job, image: str) -> list[Any]:
         [failed, code],
         quiet,
         len(large),
+        int(many),
     ]
 
 

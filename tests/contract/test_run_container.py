@@ -39,7 +39,7 @@ def boxes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Boxes]:
 
 
 def test_programs_run_with_the_files_of_the_job(boxes: Boxes) -> None:
-    count, copied, told, owned, failed, quiet, large = boxes.result(
+    count, copied, told, owned, failed, quiet, large, many = boxes.result(
         "--kind", "runs_tools", "--argument", boxes.image
     )
     assert (count, copied) == ([b"4", b"input"], "some words of input")
@@ -47,7 +47,7 @@ def test_programs_run_with_the_files_of_the_job(boxes: Boxes) -> None:
     assert failed[1] == 3
     assert failed[0].startswith("cannot run sh -c ")
     assert failed[0].endswith(": exit code 3: broken")
-    assert (quiet, large) == (b"said\n", 1_000_000)
+    assert (quiet, large, many) == (b"said\n", 1_000_000, 4000)
 
 
 def test_an_image_that_is_not_there_is_the_jobs_to_handle(boxes: Boxes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -223,7 +222,7 @@ class Stubborn:
 
     def ask(self) -> None:
         """Ask for a program as a job does, hear all about it, and end."""
-        self.ours.send(pickle.dumps(ToolRequest("docker", None, "image", ("true",), (), "/"), 4))
+        tool.send_request(self.ours, ToolRequest("docker", None, "image", ("true",), (), "/"))
         self.at_door.send(b"x")
         while self.ours.recv(1 << 16):
             pass
