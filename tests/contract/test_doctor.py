@@ -100,6 +100,12 @@ def test_without_an_image_two_processes_of_the_machine_are_looked_at(faked: Pati
     assert (row["topic"], "--container IMAGE" in row["change"]) == ("container", True)
 
 
+def test_without_an_engine_nothing_is_said_to_be_wrong_with_it(faked: Patient) -> None:
+    faked.engine = "none"
+    (row,) = [row for row in faked.findings() if row["verdict"] == "note"]
+    assert row["found"].startswith("none was asked for")
+
+
 def test_a_missing_image_is_named(patient: Patient) -> None:
     patient.image = "docker-daemon:no-such-image:1" if patient.engine == "docker" else "/no/such.sif"
     red = patient.red()

@@ -66,7 +66,8 @@ def examine(config: Config) -> Generator[Finding, None, None]:
             other = in_container(_boxed(config, places), dirs)
             yield from _ask_both(places, near, other, boxed=True)
         else:
-            yield verdicts.no_container(wanted=config.container is not None)
+            wanted = config.container is not None and config.containerEngine != "none"
+            yield verdicts.no_container(wanted=wanted)
             yield from _ask_both(places, near, beside_us(), boxed=False)
 
 
