@@ -1,5 +1,5 @@
 """No-op jobs on the Slurm test-bed, ours beside one sbatch each, in one run: `python -m
-tests.testbed.slurm_rates`.
+tests.testbed.slurm_rates 10000 [option of the workflow ...]`.
 
 Prints rates, how many calls the controller got, and the processor time of each part, which says more than a
 rate where a machine has other work too. The workflow's jobs run as one process each, with their records in
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.testbed.slurm_cluster import SlurmCluster, wait_for
 from tests.testbed.slurm_fixtures import Site
+from toilcache.bench.filesystem import fresh_directory
 
 SINGLE, LINKS = 200, 60
 SCRIPT = """
@@ -93,14 +94,14 @@ def parts(cluster: SlurmCluster) -> dict[str, float]:
     return found
 
 
-def ours(site: Site, count: int) -> tuple[float, dict[str, int], dict[str, float]]:
+def ours(site: Site, count: int, options: list[str]) -> tuple[float, dict[str, int], dict[str, float]]:
     """Jobs per second of a workflow from its start to its exit, the calls it made, and seconds by part."""
     script = site.cluster.shared / "rates.py"
     script.write_text(SCRIPT)
     before, parts_before = calls(site), parts(site.cluster)
     children = os.times()
     began = time.monotonic()
-    done = site.finish(site.begin(script, "--count", str(count), "./rates"), 900)
+    done = site.finish(site.begin(script, *options, "--count", str(count), "./rates"), 900)
     seconds = time.monotonic() - began
     assert done.status == 0, done.err
     leader = os.times()
@@ -126,15 +127,17 @@ def seen(site: Site) -> list[float]:
     return sorted(later - end for end, later in zip(moments["end"], moments["begin"][1:], strict=False))
 
 
-def main(count: int) -> None:
-    cluster = SlurmCluster(accounting=False)
-    try:
-        site = Site(cluster.up())
-        alone = single(site)
-        rate, made, used = ours(site, count)
-        gaps = seen(site)
-    finally:
-        cluster.down()
+def main(count: int, options: list[str]) -> None:
+    # The machine's own file system finds free inodes slowly after the many deletions of earlier runs.
+    with fresh_directory("/srv") as (place, _):
+        cluster = SlurmCluster(Path(place), accounting=False)
+        try:
+            site = Site(cluster.up())
+            alone = single(site)
+            rate, made, used = ours(site, count, options)
+            gaps = seen(site)
+        finally:
+            cluster.down()
     print(f"{SINGLE} single sbatch jobs: {alone:.1f}/s")
     print(f"{count} jobs of a workflow: {rate:.1f}/s, {rate / alone:.1f} times that")
     print(f"from a job's end to the next one's begin: median {gaps[len(gaps) // 2]:.2f} s, ", end="")
@@ -146,4 +149,4 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, sys.argv[2:])
