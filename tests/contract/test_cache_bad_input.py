@@ -67,6 +67,16 @@ def test_a_file_that_was_deleted(node: Node) -> None:
         assert node.findings() == []
 
 
+def test_a_text_that_no_id_can_be(node: Node) -> None:
+    node.uploaded(DATA)
+    with node.job() as fs:
+        for text in ("\udcff", "kept/\udcff", "", "a\nb", "../../etc/passwd"):
+            with pytest.raises(NoSuchFileException):
+                fs.readGlobalFile(text)
+            with pytest.raises(NoSuchFileException), fs.readGlobalFileStream(text):
+                pass
+
+
 def test_the_file_of_another_workflow(node: Node, tmp_path: Path) -> None:
     with node_in(tmp_path / "another") as other:
         theirs = other.uploaded(DATA)

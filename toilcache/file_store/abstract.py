@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from errno import ENOENT
 
 from toilcache.config import wants_cleaning
-from toilcache.errors import JobException
+from toilcache.errors import JobException, NoSuchFileException
 from toilcache.file_store.access import AccessLog
 from toilcache.file_store.local_names import fresh_path
 from toilcache.file_store.scratch import make_scratch, remove_if_empty, used_bytes
@@ -364,6 +364,10 @@ class AbstractFileStore(ABC):
         self._check_open()
         if str(file_id) in self._deleted:
             raise FileNotFoundError(ENOENT, "cannot read a file that this job has deleted", str(file_id))
+        try:
+            str(file_id).encode()
+        except UnicodeEncodeError:  # no ID is such a text, and no database takes it
+            raise NoSuchFileException(file_id) from None
 
     def _mark_deleted(self, file_id: str) -> None:
         """Have the file deleted with the commit, and refuse to read it from now on."""
