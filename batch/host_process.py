@@ -34,14 +34,11 @@ THREAD_VARIABLES = (
 )
 _DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 # As -m would, but without modules of the current directory, which may have the names of Python's own.
-_START = (
-    "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
-    "from toilcache.worker.__main__ import main; sys.exit(main(sys.argv[2:]))"
-)
+_BEGIN = "import os, sys; sys.path[:1] = filter(None, sys.path[:1]); "
+_START = f"{_BEGIN}from toilcache.worker.__main__ import main; sys.exit(main(sys.argv[2:]))"
 # To take a launcher apart, with the SDK of an engine, Python needs as long as the engine for a container.
 _ATTEND = (
-    "import os, sys; sys.path[:1] = filter(None, sys.path[:1]); "
-    "from toilcache.batch.container_host import main; status = main(sys.argv[2:]); "
+    f"{_BEGIN}from toilcache.batch.container_host import main; status = main(sys.argv[2:]); "
     "sys.stdout.flush(); sys.stderr.flush(); os._exit(status)"
 )
 WORKFLOW_MARKER = "TOILCACHE_WORKFLOW"
