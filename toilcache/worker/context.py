@@ -32,7 +32,7 @@ class WorkerContext:
 
     :param setup: the message that an adapter sends first: ``locator`` of the store, ``jobs_dir`` for
         temporary directories, ``sys_path`` entries to put first, ``main``: the fields of the script's
-        ``ModuleDescriptor`` or None, ``preload``: import it now, once for all jobs; ``node``: what
+        ``ModuleDescriptor`` or None, ``preload``: import it once, for all jobs; ``node``: what
         ``NodeDirs`` is made of; ``image``, where there is one: the container image of this host's jobs.
     :param report: called with (job id, version) after a record was written.
     """
@@ -51,9 +51,8 @@ class WorkerContext:
         self._node = setup["node"]
         self._sys_path: list[str] = setup["sys_path"]
         self._image: str | None = setup.get("image")
+        self._preloads_main: bool = setup["preload"]
         self._has_preloaded = False
-        if setup["preload"]:
-            self.load_main()
 
     def on(self, store: AbstractJobStore, jobs_dir: str) -> WorkerContext:
         """Return the same surroundings over another store and directory, of which nobody hears."""
@@ -65,6 +64,11 @@ class WorkerContext:
     def prepare(self) -> None:
         """Import what jobs need on this node as it is by now, so that no child has to."""
         self._has_preloaded = self._has_preloaded or preload(self.jobs_dir)
+
+    def preload_main(self) -> None:
+        """Import the user's script once for all jobs, where that is wanted."""
+        if self._preloads_main:
+            self.load_main()
 
     def load_main(self) -> None:
         """Import the user's script, so that functions defined in it can be found by name."""

@@ -26,6 +26,7 @@ from toilcache.worker import posix
 from toilcache.worker.chain import run_chain
 from toilcache.worker.context import WorkerContext
 from toilcache.worker.helpers import MOST_CALLERS, Helpers
+from toilcache.worker.immortal import make_all_immortal
 from toilcache.worker.rehearsal import rehearse
 from toilcache.worker.runners import Runner, Runners
 
@@ -100,6 +101,8 @@ class Host:
         stay = self._wake_writer.fileno() if setup.get("share_process") else -1
         self._runners = Runners(setup["jobs_dir"], self._leave_the_host, self._run, stay)
         rehearse(self._context)
+        make_all_immortal()
+        self._context.preload_main()
         self._kernel.adopt_orphans()
         posix.be_killed_first()
         gc.collect()
