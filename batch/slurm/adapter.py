@@ -310,6 +310,7 @@ class SlurmAdapter:
             for work in self._works():
                 self._hosts.read(work, now)
             self._hosts.settle(now)
+            self._part_with_hosts()  # or their logs would be read again as those of new hosts
             if not self._hosts.all:
                 return
             time.sleep(0.05)

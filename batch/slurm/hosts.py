@@ -141,7 +141,8 @@ class Hosts:
             host.broken = bytes.fromhex(words[1]).decode("utf-8", "replace")
         elif verb == "bye":
             host.bye, host.sighting.said_bye = words[1], True
-            self.clean[host.node] = words[1] == "clean"
+            if words[1] != "busy":  # what others were using was left to them; one of them cleans, or has
+                self.clean[host.node] = words[1] == "clean"
 
     def _greet(self, host: Host, words: list[str], now: float) -> None:
         task = task_of(words[4:7])

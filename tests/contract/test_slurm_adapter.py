@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import psutil
@@ -20,6 +21,7 @@ from tests.contract.adapter_bench import SLOTS
 from tests.contract.slurm_bench import SlurmBench
 from toilcache.batch.slurm import adapter, evidence, fleet, submitter, trouble
 from toilcache.batch.slurm.evidence import LOOK_SECONDS
+from toilcache.batch.slurm.hosts import Hosts
 from toilcache.job.exit_reason import BatchJobExitReason as Reason
 from toilcache.job.job import Job
 
@@ -476,6 +478,50 @@ def test_a_node_without_a_worker_is_cleaned_by_a_short_job(bench: SlurmBench) ->
     (pinned,) = [call for call in bench.slurm.calls("sbatch") if any("nodelist" in a for a in call.arguments)]
     assert f"--nodelist={os.uname().nodename}" in pinned.arguments
     assert [path for place in bench.places.values() for path in os.listdir(place)] == []
+
+
+def says(bench: SlurmBench, host: str, line: str) -> None:
+    """Write into a host's log as it would."""
+    with bench.adapter._work.open_log(host) as log:
+        log.write(line.encode("ascii") + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("ends", "clean"),
+    [
+        (("clean", "busy"), True),
+        (("busy", "clean"), True),
+        (("busy", "busy"), False),
+        (("clean", "lost"), False),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_node_is_clean_in_whichever_order_logs_are_read(
+    bench: SlurmBench, ends: tuple[str, str], clean: bool
+) -> None:
+    """Who leaves a node to others, which use it, does not make it dirty again when one of them cleans it."""
+    hosts = Hosts()
+    for host in ("a", "b"):
+        says(bench, host, f"hello 1 n1 queue 1 {host} 0")
+        hosts.read(bench.adapter._work, 0.0, only=[host])
+    for host, end in zip(("a", "b"), ends, strict=True):
+        says(bench, host, f"bye {end}")
+        hosts.read(bench.adapter._work, 0.0, only=[host])
+        bench.adapter._work.forget_host(host)
+    assert hosts.clean == {"n1": clean}
+
+
+def test_at_the_end_a_worker_that_has_left_is_not_met_again(bench: SlurmBench) -> None:
+    """A log that is read again is that of a worker which begins, on a node that is to be cleaned."""
+    says(bench, "a", "hello 1 n1 queue 1 0 0")
+    says(bench, "a", "bye clean")
+    says(bench, "b", "hello 2 n1 queue 1 1 0")
+    last = Timer(0.5, says, (bench, "b", "bye busy"))
+    last.start()
+    bench.adapter._await_hosts(time.monotonic() + 20)
+    last.join()
+    assert bench.adapter._hosts.clean == {"n1": True}
+    assert bench.adapter._work.hosts() == []
 
 
 def test_a_late_cleaning_job_leaves_a_restarted_workflow_alone(bench: SlurmBench) -> None:

@@ -1,17 +1,18 @@
 """The engine as a user of the Slurm test-bed has it: an environment of its own in the shared directory.
 
-Root's interpreter cannot be read by others, so Debian's is used. The source is copied, as an installation
-would."""
+Root's interpreter cannot be read by others, so Debian's is used, or the one that `SLURM_PYTHON` names. The
+source is copied, as an installation would."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = Path("/usr/bin/python3")
+PYTHON = Path(os.environ.get("SLURM_PYTHON", "/usr/bin/python3"))
 MAPPED = {"batch": "toilcache/batch", "containers": "toilcache/containers"}
 
 

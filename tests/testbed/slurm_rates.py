@@ -2,8 +2,9 @@
 tests.testbed.slurm_rates 10000 [option of the workflow ...]`.
 
 Prints rates, how many calls the controller got, and the processor time of each part, which says more than a
-rate where a machine has other work too. The workflow's jobs run as one process each, with their records in
-the job store; Slurm's own jobs are empty scripts.
+rate where a machine has other work too. Single jobs are measured before the workflow and after it, since
+their rate wanders most. The workflow's jobs run as one process each, with their records in the job store;
+Slurm's own jobs are empty scripts.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import fmean
 
 from tests.testbed.slurm_cluster import SlurmCluster, wait_for
 from tests.testbed.slurm_fixtures import Site
@@ -133,13 +135,14 @@ def main(count: int, options: list[str]) -> None:
         cluster = SlurmCluster(Path(place), accounting=False)
         try:
             site = Site(cluster.up())
-            alone = single(site)
+            alone = [single(site)]
             rate, made, used = ours(site, count, options)
+            alone.append(single(site))
             gaps = seen(site)
         finally:
             cluster.down()
-    print(f"{SINGLE} single sbatch jobs: {alone:.1f}/s")
-    print(f"{count} jobs of a workflow: {rate:.1f}/s, {rate / alone:.1f} times that")
+    print(f"{SINGLE} single sbatch jobs: {alone[0]:.1f}/s before and {alone[1]:.1f}/s after")
+    print(f"{count} jobs of a workflow: {rate:.1f}/s, {rate / fmean(alone):.1f} times that")
     print(f"from a job's end to the next one's begin: median {gaps[len(gaps) // 2]:.2f} s, ", end="")
     print(f"p95 {gaps[int(0.95 * len(gaps))]:.2f} s, longest {gaps[-1]:.2f} s")
     for part, total in used.items():
