@@ -81,6 +81,7 @@ def of_allocations(config: Config, marker: str, container: HostContainer | None)
         "marker": marker.split("=", 1),
         "identity": IDENTITY,
         "end_variable": END_VARIABLE,
+        "warning": commands.WARNING_SECONDS,
         "time": config.slurmTime,
         "lifetime": config.workerLifetime,
         "idle": config.workerIdleTime,

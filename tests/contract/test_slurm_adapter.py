@@ -19,6 +19,7 @@ import pytest
 
 from tests.contract.adapter_bench import SLOTS
 from tests.contract.slurm_bench import SlurmBench
+from toilcache.batch.model import Ended
 from toilcache.batch.slurm import adapter, evidence, fleet, submitter, trouble
 from toilcache.batch.slurm.evidence import LOOK_SECONDS
 from toilcache.batch.slurm.hosts import Hosts
@@ -362,6 +363,21 @@ def test_a_warning_ends_the_job_and_says_why(
     (end,) = bench.end_of(request)
     assert end.reason == reason
     assert words in end.detail
+
+
+def test_a_warning_that_comes_too_early_waits(bench: SlurmBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's may come a minute before its time; a job that ends in that minute is not to be ended."""
+    end = int(time.time()) + 15
+    monkeypatch.setenv("END_OF_ALLOCATION", str(end))
+    bench.adapter = bench.new_adapter({"end_variable": "END_OF_ALLOCATION", "warning": 3})
+    early, late = bench.waiting(), bench.waiting()
+    bench.adapter.submit([early, late])
+    bench.await_running(2)
+    for task in bench.slurm.tasks("RUNNING").values():
+        os.kill(int(task["pid"]), signal.SIGUSR1)
+    bench.end_of(early, late)
+    assert time.time() >= end - 3
+    assert {update.reason for update in bench.updates if isinstance(update, Ended)} == {Reason.MAXJOBDURATION}
 
 
 def test_a_script_that_cannot_be_imported_says_so(bench: SlurmBench) -> None:

@@ -22,6 +22,8 @@ SNAPSHOT=2     # another number makes an older cache void
 PREFIX=$CACHE/apptainer
 PACKAGES="docker.io squashfs-tools squashfuse fuse3 uidmap patchelf libseccomp2 libcap2-bin zstd xfsprogs btrfs-progs"
 IMAGE_PACKAGES="base-files bash ca-certificates coreutils dash grep libc-bin procps python3 python3-pip sed tar"
+# Whoever here calls apt-get holds that lock: it waits for another's packages, but not for another's lists.
+APT="flock /run/toilcache-testbed-apt apt-get -qq -o DPkg::Lock::Timeout=600"
 DOCKER=/usr/bin/docker
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 # Commands of other people's configuration stay out of it.
@@ -39,11 +41,11 @@ install_packages() {
     done)
     [ -n "$missing" ] || return 0
     say "installing" $missing
-    apt-get -qq -o DPkg::Lock::Timeout=600 update
+    $APT update
     # A daemon must not be started by its package: policy-rc.d is Debian's way to say so.
     local policy=/usr/sbin/policy-rc.d made=
     [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' > $policy; chmod 755 $policy; made=yes; }
-    apt-get -qq -o DPkg::Lock::Timeout=600 install -y --no-install-recommends $missing >/dev/null
+    $APT install -y --no-install-recommends $missing >/dev/null
     [ -z "$made" ] || rm -f $policy
 }
 

@@ -21,13 +21,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from tests.testbed.slurm_cluster import APT_LOCK
+
 CACHE = Path(os.environ.get("TESTBED_CACHE", "/var/cache/toilcache-testbed")) / "nfs"
 PACKAGES = ("qemu-system-x86", "nfs-ganesha", "nfs-ganesha-vfs", "busybox-static", "kmod")
 MODULES = ("virtio_pci", "virtio_net", "nfsv4", "virtio-rng")
 SOURCE = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
 MARK = "toilcache-guest ended with "
-APT = ("apt-get", "-qq", "-o", "DPkg::Lock::Timeout=600")
+APT = ("flock", APT_LOCK, "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=600")
 SHELL = "/bin/busybox"
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 """What a program begins with that is to end with us, however we end."""

@@ -24,6 +24,9 @@ from tests.testbed import slurm_conf
 BASE = Path("/srv/toilcache-slurm")
 NODES = ("n1", "n2", "n3", "n4")
 USERS = {"tcalice": 5101, "tcbob": 5102}
+APT_LOCK = "/run/toilcache-testbed-apt"
+"""For whoever here calls apt-get: that waits for another's packages, but not for another's lists."""
+
 LOCAL = ("/tmp", "/var/tmp", "/dev/shm")
 PACKAGES = ("slurmd", "slurmctld", "slurm-client", "slurm-wlm-basic-plugins", "munge", "iproute2")
 ACCOUNTING_PACKAGES = ("slurmdbd", "slurm-wlm-mysql-plugin", "mariadb-server")
@@ -431,7 +434,7 @@ def install(*packages: str) -> None:
     missing = set(packages) - {line.split()[0] for line in query.splitlines() if line.endswith(" installed")}
     if not missing:
         return
-    apt = ("apt-get", "-q", "-o", "DPkg::Lock::Timeout=600")
+    apt = ("flock", APT_LOCK, "apt-get", "-q", "-o", "DPkg::Lock::Timeout=600")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     shell(*apt, "update", env=environment)
     shell(*apt, "install", "-y", "--no-install-recommends", *sorted(missing), env=environment)

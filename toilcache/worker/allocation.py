@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from toilcache.job_store.abstract import AbstractJobStore
 
 SPARE_SECONDS = 60.0
-_WARNINGS = {signal.SIGTERM: "terminated", signal.SIGUSR1: "time"}
+_WARNINGS = {signal.SIGTERM: "terminated", signal.SIGUSR1: "time", signal.SIGALRM: "time"}
 
 
 def main(arguments: list[str]) -> int:
@@ -94,7 +94,7 @@ def _enter(store: AbstractJobStore, run: int, queue: str, verb: str, *more: str)
 def _serve(store: AbstractJobStore, run: int, queue: str) -> int:
     dirs = _take_part(store, run)
     source = _source(store, run, queue, dirs)
-    _heed_warnings(source.warn)
+    _heed_warnings(source.warn, store.work(run).setup())
     status = _work(source)
     if source.clean:
         _become("clean", store, run, queue, source.host)
@@ -156,7 +156,7 @@ def _box(store: AbstractJobStore, run: int, queue: str, image: str) -> int:
     words = [queue, os.uname().nodename, image.encode("utf-8", "surrogateescape").hex(), *_identity(setup)]
     fetching = store.work(run).fetching(host, " ".join(word or "-" for word in words))
     launcher = Launcher(setup["container"], dirs, image, host, *queue_needs(queue)[:2], told, fetching)
-    _heed_warnings(launcher.warn)
+    _heed_warnings(launcher.warn, setup)
     status = 1
     try:
         status = launcher.serve()
@@ -184,7 +184,7 @@ def _serve_inside(directory: str) -> int:
     source = _source(
         store, told["run"], told["queue"], dirs, image=told["image"], node=told["name"], line=line
     )
-    _heed_warnings(source.warn)
+    _heed_warnings(source.warn, store.work(told["run"]).setup())
     status = _work(source, fault)
     if not source.clean:
         source.bye("left")
@@ -236,20 +236,36 @@ def _node(dirs: NodeDirs) -> tuple[str, str, str]:
 
 def _rules(setup: dict[str, Any]) -> Rules:
     """Return when to take nothing more; the end of the allocation is told by a variable, or was asked for."""
-    now = time.monotonic()
-    ends = os.environ.get(setup["end_variable"], "")
-    left = float(ends) - time.time() if ends.isdigit() else setup["time"]
+    ends = _end(setup)
+    left = setup["time"] if ends is None else ends - time.time()
     limits = [seconds for seconds in (left, setup["lifetime"]) if seconds is not None]
-    until = now + min(limits) if limits else None
+    until = time.monotonic() + min(limits) if limits else None
     spare = min(SPARE_SECONDS, min(limits) / 10) if limits else 0.0
     return Rules(setup["idle"], setup["max_jobs"], until, spare)
 
 
-def _heed_warnings(warn: Callable[[str], None]) -> None:
-    """End the host cleanly on a warning, and let the processes of jobs take signals as any program does."""
+def _end(setup: dict[str, Any]) -> float | None:
+    """Return when the allocation ends (seconds since 1970), None if nobody says so."""
+    ends = os.environ.get(setup["end_variable"], "")
+    return float(ends) if ends.isdigit() else None
+
+
+def _heed_warnings(warn: Callable[[str], None], setup: dict[str, Any]) -> None:
+    """End the host cleanly on a warning, and let the processes of jobs take signals as any program does.
+
+    That of the time limit may come up to a minute too early (sbatch(1), `--signal`). One that says so is
+    heeded when a quarter of the time is left, or as many seconds as were asked for.
+    """
+    ends, now = _end(setup), time.time()
+    due = now if ends is None else ends - min(setup["warning"], (ends - now) / 4)
 
     def warned(number: int, frame: object) -> None:
-        warn(_WARNINGS[signal.Signals(number)])
+        why = _WARNINGS[signal.Signals(number)]
+        early = due - time.time() if why == "time" else 0.0
+        if early > 0:
+            signal.setitimer(signal.ITIMER_REAL, early)
+        else:
+            warn(why)
 
     for number in _WARNINGS:
         signal.signal(number, warned)
