@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -33,6 +34,7 @@ class DoneAtOnce:
 
     def __init__(self) -> None:
         self._submitted: deque[JobRequest] = deque()
+        self._woken = threading.Event()
 
     def check(self, request: JobRequest) -> None:
         """Everything fits."""
@@ -45,9 +47,10 @@ class DoneAtOnce:
         """Nothing runs that could be cancelled."""
 
     def updates(self, timeout: float | None) -> list[Update]:
-        """Report the next attempts; sleep only when there is none."""
+        """Report the next attempts; wait only when there is none."""
         if not self._submitted:
-            time.sleep(timeout or 0)
+            self._woken.wait(timeout)
+            self._woken.clear()
         found: list[Update] = []
         for _ in range(min(AT_ONCE, len(self._submitted))):
             request = self._submitted.popleft()
@@ -56,7 +59,8 @@ class DoneAtOnce:
         return found
 
     def wake(self) -> None:
-        """Nobody sleeps for long."""
+        """End a wait."""
+        self._woken.set()
 
     def running(self) -> dict[str, float]:
         """Nothing runs."""
