@@ -295,7 +295,8 @@ class StoreSource(WorkSource):
     def _look_around(self, now: float) -> None:
         """Read orders, show life and look after the leader, each at its own pace."""
         try:
-            if now >= self._order_look:
+            is_idle = self._running is None and self._pause > FIRST_PAUSE
+            if now >= self._order_look or is_idle:  # the end of a workflow waits for those that are idle
                 self._order_look = now + ORDER_SECONDS
                 self._read_orders()
             if now >= self._beat:
