@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,8 @@ def test_statements_are_steps_and_queries_are_not(tmp_path: Path) -> None:
         connection.close()
     assert calls(plan) == ["connect", *["execute"] * 5, "commit"]
     assert {step.path for step in plan.steps()} == {str(tmp_path / "base")}
-    assert type(sqlite3.connect(tmp_path / "base")) is sqlite3.Connection
+    with closing(sqlite3.connect(tmp_path / "base")) as connection:
+        assert type(connection) is sqlite3.Connection
 
 
 @pytest.mark.parametrize(("then", "there"), [(KILL_BEFORE, False), (KILL_AFTER, True)])

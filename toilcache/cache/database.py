@@ -73,9 +73,13 @@ class Database:
             raise CacheDamagedError(f"cannot find the cache's database {self.path!r}; it was removed")
         try:
             con = vfs.connect(self.path, SQLITE_TIMEOUT_SECS)
-            con.text_factory = os.fsdecode  # paths need not be UTF-8
-            con.execute("PRAGMA synchronous = OFF")  # a power cut ends the boot, and the cache with it
-            con.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            try:
+                con.text_factory = os.fsdecode  # paths need not be UTF-8
+                con.execute("PRAGMA synchronous = OFF")  # a power cut ends the boot, and the cache with it
+                con.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            except BaseException:
+                con.close()
+                raise
         except sqlite3.Error as error:
             raise translated(error, self.path) from error
         return con
