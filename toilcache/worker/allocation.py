@@ -6,10 +6,10 @@ scheduler started it: the setup in the job store says which variables tell about
 programs one after the other in one process, so that signals always reach the one that is there:
 
 * `enter VERB` reads the setup and becomes another one with the leader's environment;
-* `serve` takes work until there is none (`toilcache.worker.store_source`);
+* `serve` takes work until there is none (`toilcache.worker.store_source`), and cleans the node on the way out
+  if the leader has ordered it and nobody else uses it;
 * `box IMAGE` has a container do that, in which this module's only argument says where to connect;
-* `clean`, if the leader has ordered it, removes this workflow from the node, now that nothing of it is in
-  use;
+* `clean` removes this workflow from a node on which no host is left to do it;
 * `after` does for a host what it could not do itself, if it ended without a last word.
 """
 
@@ -96,10 +96,14 @@ def _serve(store: AbstractJobStore, run: int, queue: str) -> int:
     source = _source(store, run, queue, dirs)
     _heed_warnings(source.warn, store.work(run).setup())
     status = _work(source)
-    if source.clean:
-        _become("clean", store, run, queue, source.host)
-    source.bye("left")
+    source.bye(_word_on(dirs) if source.clean else "left")
     return status
+
+
+def _word_on(dirs: NodeDirs) -> str:
+    """Return what to say of this node after a clean-up, which leaves alone what somebody still uses."""
+    busy = os.path.exists(dirs.coordination) or os.path.exists(dirs.work)
+    return "busy" if busy else "clean"
 
 
 def _take_part(store: AbstractJobStore, run: int) -> NodeDirs:
@@ -214,7 +218,8 @@ def _finish(store: AbstractJobStore, run: int, queue: str, host: str) -> None:
     if not said or said[-1].startswith(b"bye"):
         return
     if b"stop clean" in work.orders(0)[0]:
-        _become("clean", store, run, queue, host)
+        _clean(store, run, queue, host)
+        return
     with work.open_log(host) as log:
         log.write(b"bye lost\n")
 
@@ -290,9 +295,8 @@ def _clean(store: AbstractJobStore, run: int, queue: str, host: str) -> int:
         with suppress(FileNotFoundError):  # somebody else removes it at the same time
             AbstractFileStore.shutdownFileStore(workflow_id, config.workDir, config.coordinationDir, run)
     dirs = node_dirs(workflow_id, config.workDir, config.coordinationDir, create=False)
-    busy = os.path.exists(dirs.coordination) or os.path.exists(dirs.work)
     with store.work(run).open_log(host) as log:
-        log.write(b"bye busy\n" if busy else b"bye clean\n")
+        log.write(f"bye {_word_on(dirs)}\n".encode("ascii"))
     return 0
 
 
