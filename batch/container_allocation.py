@@ -65,12 +65,12 @@ class Launcher:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._has_begun = False
 
-    def warn(self, why: str) -> None:
+    def warn(self, why: str, wait: float = 0.0) -> None:
         """Pass a warning on; where no host has begun yet, end, and leave nothing."""
         if not self._has_begun:
             sys.exit(1)
         with suppress(OSError):  # it has ended, or has more warnings than it can read
-            protocol.send(self._ours, protocol.WARN, why, block=False)
+            protocol.send(self._ours, protocol.WARN, why, wait, block=False)
 
     def serve(self) -> int:
         """Return the status of the host when it has ended and its container is removed.

@@ -30,7 +30,8 @@ Host (or a job's process, over the same socket) to adapter:
 
 Launcher to a host in a container of an allocation:
 
-* ``(WARN, why)``: the allocation is about to be taken away; the end of the socket says so too.
+* ``(WARN, why, seconds)``: the allocation is to be left, in so many seconds; the end of the socket says so
+  too, at once.
 
 Launcher of a host in a container to adapter:
 

@@ -301,7 +301,8 @@ class SlurmAdapter:
             logger.warning("%s; cancel the jobs named %s by hand", error, self._client.name)
         if cleans:
             nodes = [str(info["host"]) for info in self._store.nodes().values()]
-            dirty = sorted(node for node in set(nodes) if not self._hosts.clean.get(node))
+            silent = {host.node for host in self._hosts.all.values()}
+            dirty = sorted({node for node in nodes if node in silent or not self._hosts.clean.get(node)})
             clean_nodes(self._client, self._placement, dirty, self._submitter.worker, self._work)
 
     def _await_hosts(self, deadline: float) -> None:

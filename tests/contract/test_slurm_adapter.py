@@ -380,6 +380,19 @@ def test_a_warning_that_comes_too_early_waits(bench: SlurmBench, monkeypatch: py
     assert {update.reason for update in bench.updates if isinstance(update, Ended)} == {Reason.MAXJOBDURATION}
 
 
+def test_a_warning_long_before_the_end_is_meant_now(
+    bench: SlurmBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit may have been changed since, or somebody wants the nodes."""
+    monkeypatch.setenv("END_OF_ALLOCATION", str(int(time.time()) + 3600))
+    bench.adapter = bench.new_adapter({"end_variable": "END_OF_ALLOCATION"})
+    request = bench.waiting()
+    bench.adapter.submit([request])
+    bench.await_running(1)
+    os.kill(worker_pid(bench), signal.SIGUSR1)
+    assert [end.reason for end in bench.end_of(request)] == [Reason.MAXJOBDURATION]
+
+
 def test_a_script_that_cannot_be_imported_says_so(bench: SlurmBench) -> None:
     script = bench.home / "broken.py"
     script.write_text("raise RuntimeError('not today')\n")
@@ -483,6 +496,7 @@ def test_the_end_leaves_nothing_in_slurm_and_on_the_node(bench: SlurmBench) -> N
     assert bench.slurm.tasks("RUNNING", "PENDING") == {}
     assert [path for place in bench.places.values() for path in os.listdir(place)] == []
     assert bench.cleaned == 1
+    assert pinned(bench) == []  # the workers have done it
 
 
 def test_a_node_without_a_worker_is_cleaned_by_a_short_job(bench: SlurmBench) -> None:
@@ -491,9 +505,16 @@ def test_a_node_without_a_worker_is_cleaned_by_a_short_job(bench: SlurmBench) ->
     bench.hear(lambda: not bench.slurm.tasks("RUNNING"))
     assert os.listdir(bench.places["TOILCACHE_WORK_DIR"]) != []
     bench.adapter.shutdown()
-    (pinned,) = [call for call in bench.slurm.calls("sbatch") if any("nodelist" in a for a in call.arguments)]
-    assert f"--nodelist={os.uname().nodename}" in pinned.arguments
+    (call,) = pinned(bench)
+    assert f"--nodelist={os.uname().nodename}" in call.arguments
     assert [path for place in bench.places.values() for path in os.listdir(place)] == []
+
+
+def pinned(bench: SlurmBench) -> list[Any]:
+    """The calls that submitted a job for a certain node: one that cleans it."""
+    return [
+        call for call in bench.slurm.calls("sbatch") if any("nodelist" in word for word in call.arguments)
+    ]
 
 
 def says(bench: SlurmBench, host: str, line: str) -> None:

@@ -255,10 +255,15 @@ def _is_of_this_node(path: str, tag: str) -> bool:
 
 
 def _is_unused(path: str, stack: ExitStack) -> bool:
-    """Lock a directory against its users if its file system has locks; False if there are any."""
-    if not stat.S_ISDIR(os.lstat(path).st_mode) or is_network_type(file_system_type(path)):
-        return True
-    directory = stack.enter_context(LockFile(path, DIRECTORY))
+    """Lock a directory against its users if its file system has locks; False if there are any, or if somebody
+    is removing it.
+    """
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode) or is_network_type(file_system_type(path)):
+            return True
+        directory = stack.enter_context(LockFile(path, DIRECTORY))
+    except FileNotFoundError:
+        return False
     try:
         return directory.lock(shared=False, wait=False)
     except OSError as error:

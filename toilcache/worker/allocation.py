@@ -20,11 +20,10 @@ import signal
 import socket
 import sys
 import time
-from contextlib import suppress
 
 from toilcache.errors import ToilcacheError
-from toilcache.file_store.abstract import AbstractFileStore
 from toilcache.job_store.file_job_store import FileJobStore
+from toilcache.job_store.liveness import closing
 from toilcache.job_store.work import queue_needs
 from toilcache.node.coordination import NodeDirs, node_dirs
 from toilcache.node.handover import take
@@ -42,7 +41,12 @@ if TYPE_CHECKING:
     from toilcache.job_store.abstract import AbstractJobStore
 
 SPARE_SECONDS = 60.0
-_WARNINGS = {signal.SIGTERM: "terminated", signal.SIGUSR1: "time", signal.SIGALRM: "time"}
+_WARNINGS = {signal.SIGTERM: "terminated", signal.SIGUSR1: "time"}
+MOST_EARLY = 120.0
+"""So many seconds may a warning of the time limit come before it is due: those of Slurm, and as many as it
+was asked to leave. One that comes before that is no matter of imprecision.
+"""
+CLEANINGS = 3
 
 
 def main(arguments: list[str]) -> int:
@@ -96,14 +100,33 @@ def _serve(store: AbstractJobStore, run: int, queue: str) -> int:
     source = _source(store, run, queue, dirs)
     _heed_warnings(source.warn, store.work(run).setup())
     status = _work(source)
-    source.bye(_word_on(dirs) if source.clean else "left")
+    over = source.clean or closing(store.locator, run) == "clean"
+    source.bye(_clean_up(store, run, dirs) if over else "left")
     return status
 
 
-def _word_on(dirs: NodeDirs) -> str:
-    """Return what to say of this node after a clean-up, which leaves alone what somebody still uses."""
-    busy = os.path.exists(dirs.coordination) or os.path.exists(dirs.work)
-    return "busy" if busy else "clean"
+def _clean_up(store: AbstractJobStore, run: int, dirs: NodeDirs) -> str:
+    """Remove the workflow from this node; returns "clean", or "busy" where others use it or are at it.
+
+    Who leaves at the same moment may find the other one's lock, and be found: so it is tried again. Where a
+    newer leader has begun the node is that one's. "left" where something cannot be removed: that is said, and
+    the leader sees to it.
+    """
+    from toilcache.node.remains import cleanup
+
+    places = os.path.dirname(dirs.work), os.path.dirname(dirs.coordination)
+    for tries in range(CLEANINGS):
+        try:
+            if store.current_run() == run and cleanup(dirs.workflow_id, *places, run=run):
+                return "clean"
+        except FileNotFoundError:
+            pass  # somebody else removes it at the same time
+        except (OSError, ToilcacheError) as error:
+            print(f"cannot clean this node: {error}", file=sys.stderr)
+            return "left"
+        if tries + 1 < CLEANINGS:
+            time.sleep(0.05 + os.urandom(1)[0] / 2560)
+    return "busy"
 
 
 def _take_part(store: AbstractJobStore, run: int) -> NodeDirs:
@@ -171,7 +194,7 @@ def _box(store: AbstractJobStore, run: int, queue: str, image: str) -> int:
         _work(source, fault=why)
         source.bye("left")
     leave_clean(node)
-    _finish(store, run, queue, host)
+    _finish(store, run, host)
     return status
 
 
@@ -204,24 +227,27 @@ def _after(store: AbstractJobStore, run: int, queue: str) -> int:
 
         remove_host(setup["container"], host)
     end_marked_processes(f"{setup['host_variable']}={host}")
-    config = store.config
-    dirs = node_dirs(config.workflowID or "", config.workDir, config.coordinationDir, create=False)
-    leave_clean({"node": _node(dirs), "locator": store.locator, "run": run})
-    _finish(store, run, queue, host)
+    leave_clean({"node": _node(_dirs(store)), "locator": store.locator, "run": run})
+    _finish(store, run, host)
     return 0
 
 
-def _finish(store: AbstractJobStore, run: int, queue: str, host: str) -> None:
+def _finish(store: AbstractJobStore, run: int, host: str) -> None:
     """Say a host's last word if it has not, now that nothing of it runs any more, and clean what is to be."""
     work = store.work(run)
     said = work.read_log(host, 0)[0]
     if not said or said[-1].startswith(b"bye"):
         return
-    if b"stop clean" in work.orders(0)[0]:
-        _clean(store, run, queue, host)
-        return
+    ordered = b"stop clean" in work.orders(0)[0]
+    word = _clean_up(store, run, _dirs(store)) if ordered else "lost"
     with work.open_log(host) as log:
-        log.write(b"bye lost\n")
+        log.write(f"bye {word}\n".encode("ascii"))
+
+
+def _dirs(store: AbstractJobStore) -> NodeDirs:
+    """Return where the workflow is on this node, if it is."""
+    config = store.config
+    return node_dirs(config.workflowID or "", config.workDir, config.coordinationDir, create=False)
 
 
 def _here(setup: dict[str, Any], dirs: NodeDirs) -> dict[str, Any]:
@@ -255,30 +281,27 @@ def _end(setup: dict[str, Any]) -> float | None:
     return float(ends) if ends.isdigit() else None
 
 
-def _heed_warnings(warn: Callable[[str], None], setup: dict[str, Any]) -> None:
+def _heed_warnings(warn: Callable[..., None], setup: dict[str, Any]) -> None:
     """End the host cleanly on a warning, and let the processes of jobs take signals as any program does.
 
     That of the time limit may come up to a minute too early (sbatch(1), `--signal`). One that says so is
     heeded when a quarter of the time is left, or as many seconds as were asked for.
     """
-    ends, now = _end(setup), time.time()
+    ends, now, host = _end(setup), time.time(), os.getpid()
     due = now if ends is None else ends - min(setup["warning"], (ends - now) / 4)
 
     def warned(number: int, frame: object) -> None:
         why = _WARNINGS[signal.Signals(number)]
         early = due - time.time() if why == "time" else 0.0
-        if early > 0:
-            signal.setitimer(signal.ITIMER_REAL, early)
-        else:
-            warn(why)
+        warn(why, early if early <= MOST_EARLY else 0.0)
+
+    def forget() -> None:
+        if os.getppid() == host:
+            default_signals(*_WARNINGS)
 
     for number in _WARNINGS:
         signal.signal(number, warned)
-    os.register_at_fork(after_in_child=_forget_warnings)
-
-
-def _forget_warnings() -> None:
-    default_signals(*_WARNINGS)
+    os.register_at_fork(after_in_child=forget)
 
 
 def _clean(store: AbstractJobStore, run: int, queue: str, host: str) -> int:
@@ -287,16 +310,13 @@ def _clean(store: AbstractJobStore, run: int, queue: str, host: str) -> int:
     A clean-up that comes so late that another leader has begun leaves the node to that one. One that has an
     allocation for itself also removes the containers of launchers that were killed.
     """
-    config = store.config
-    workflow_id = str(config.workflowID)
     if queue == "-":
         _remove_containers(store, run)
-    if store.current_run() == run:
-        with suppress(FileNotFoundError):  # somebody else removes it at the same time
-            AbstractFileStore.shutdownFileStore(workflow_id, config.workDir, config.coordinationDir, run)
-    dirs = node_dirs(workflow_id, config.workDir, config.coordinationDir, create=False)
+    word = _clean_up(store, run, _dirs(store))
+    if word == "left":
+        return 1  # the leader, which hears nothing, tells the person
     with store.work(run).open_log(host) as log:
-        log.write(f"bye {_word_on(dirs)}\n".encode("ascii"))
+        log.write(f"bye {word}\n".encode("ascii"))
     return 0
 
 

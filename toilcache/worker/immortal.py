@@ -21,7 +21,7 @@ def make_all_immortal() -> bool:
     """Make every object that lives now immortal; False, and nothing done, where this Python knows no such.
 
     Meant for a process in which no code of a user has run yet: what is immortal never frees what it holds,
-    and its finalizer never runs.
+    and its finalizer never runs (that of a file which `sitecustomize` has left open, say, with text in it).
     """
     if not _counts_can_be_written() or not _is_immortal(None):
         return False
@@ -40,9 +40,14 @@ def make_all_immortal() -> bool:
 
 
 def _counts_can_be_written() -> bool:
-    """True where the first 32 bits of an object are its count: CPython for 64 bits, with a global lock."""
+    """True where the first 32 bits of an object are its count, and all that says it is immortal.
+
+    That is CPython for 64 bits, with a global lock, before 3.14, which keeps a flag besides.
+    """
     return (
         sys.implementation.name == "cpython"
+        and sys.version_info < (3, 14)
+        and not hasattr(sys, "getobjects")  # a build that traces references: objects begin otherwise
         and sys.maxsize > 1 << 32
         and sys.byteorder == "little"
         and not set(sys.abiflags) & {"d", "t"}  # debugging and free-threaded builds

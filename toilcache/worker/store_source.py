@@ -160,13 +160,19 @@ class StoreSource(WorkSource):
         self._ooms = 0
         self._oom_look = 0.0
         self._stop = self._stopped = False
+        self._warned: tuple[str, float] | None = None
         self._may_take = True
         self._idle_since = self._order_look = self._leader_look = self._beat = time.monotonic()
         self._pause = FIRST_PAUSE
         self._poll: select.poll | None = None
 
-    def warn(self, why: str) -> None:
-        """Kill what runs, take nothing more and end: somebody is about to take the allocation away."""
+    def warn(self, why: str, wait: float = 0.0) -> None:
+        """Kill what runs, take nothing more and end, in so many seconds: somebody is about to take the
+        allocation away.
+        """
+        if wait > 0:
+            self._warned = why, time.monotonic() + wait
+            return
         self.why = why
         self._stop = True
 
@@ -229,7 +235,7 @@ class StoreSource(WorkSource):
         if message is None:
             assert self._poll is not None
             self._poll.unregister(line)
-        self.warn("terminated" if message is None else message[1])
+        self.warn(*("terminated",) if message is None else message[1:])
 
     def _patience(self) -> float:
         """How long to wait for a signal before looking again: short while there may be news of work."""
@@ -294,6 +300,8 @@ class StoreSource(WorkSource):
 
     def _look_around(self, now: float) -> None:
         """Read orders, show life and look after the leader, each at its own pace."""
+        if self._warned is not None and now >= self._warned[1]:
+            self.warn(self._warned[0])
         try:
             is_idle = self._running is None and self._pause > FIRST_PAUSE
             if now >= self._order_look or is_idle:  # the end of a workflow waits for those that are idle
