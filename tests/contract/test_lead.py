@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -103,6 +104,29 @@ def test_a_reservation_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: py
     with pytest.raises(JobStoreUnavailableError, match="no hard links"):
         FileJobStore(str(tmp_path / "store")).reserve()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_disk_that_fails_at_a_probe_leaves_a_place_for_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    unlink, probes = vfs.unlink, []
+
+    def fails_once(path: str) -> None:
+        if "/.probe-" in path:
+            probes.append(path)
+            if len(probes) == number:
+                raise OSError(errno.EIO, "Input/output error")
+        unlink(path)
+
+    monkeypatch.setattr(vfs, "unlink", fails_once)
+    with pytest.raises(JobStoreUnavailableError, match="Input/output error"):
+        FileJobStore(str(tmp_path / "store")).reserve()
+    monkeypatch.setattr(vfs, "unlink", unlink)
+    again = FileJobStore(str(tmp_path / "store"))
+    again.reserve()
+    again.initialize(Config())
+    assert not [name for name in os.listdir(tmp_path / "store") if name.startswith(".probe-")]
 
 
 # Until the end

@@ -117,12 +117,14 @@ class FileJobStore(BackedJobStore):
             self._probe_links()
             return self.claim_run(after=seen)
         except BaseException:
-            # A directory of leaders that is not empty is somebody else's, and so is the mark then.
+            # A directory of leaders that is not empty is somebody else's, and so is the mark then. It also
+            # stays where a probe could not be removed: whoever begins anew knows by it what that is.
             with suppress(OSError):
                 with suppress(FileNotFoundError):
                     vfs.rmdir(self._at(layout.LEADER))
-                self._unlink_name(_MAKING)
-                vfs.rmdir(self.path)
+                if self._entries() == {_MAKING}:
+                    self._unlink_name(_MAKING)
+                    vfs.rmdir(self.path)
             raise
 
     def resume(self) -> None:
