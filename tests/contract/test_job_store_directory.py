@@ -614,3 +614,33 @@ def test_files_that_are_gone_leave_no_directories(bench: Bench) -> None:
     bench.store.delete_job(job_id)
     assert [path for path in Path(bench.where).rglob("*") if job_id in str(path)] == []
     assert os.listdir(f"{bench.where}/trash") == []
+
+
+def test_a_first_record_of_which_a_part_was_left_is_written_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails takes neither the whole record nor the removal of a part; nobody else is at it."""
+    store, desc = bench.store, JobDescription({"cores": 1, "memory": 1, "disk": 1}, "job")
+    store.assign_job_id(desc)
+    write, unlink = vfs.write, vfs.unlink
+
+    def fails(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def writes_a_part(descriptor: int, data: bytes) -> int:
+        monkeypatch.setattr(vfs, "write", fails)
+        return write(descriptor, data[: len(data) // 2])
+
+    for broken in (fails, writes_a_part):
+        monkeypatch.setattr(vfs, "write", broken)
+        monkeypatch.setattr(vfs, "unlink", fails)
+        with pytest.raises(JobStoreUnavailableError, match="Input/output error"):
+            store.create_job(desc)
+        monkeypatch.setattr(vfs, "write", write)
+        monkeypatch.setattr(vfs, "unlink", unlink)
+    store.create_job(desc)
+    assert store.load_job(str(desc.jobStoreID)).token == desc.token
+    with pytest.raises(ConcurrentFileModificationException):
+        store.create_job(desc)
+    with pytest.raises(ConcurrentFileModificationException):
+        store.create_job(desc)

@@ -116,9 +116,9 @@ class Run:
         """How often the leaders took note of each job's commit."""
         return Counter(event["job"] for event in self._events() if event["e"] == "commit")
 
-    def failures(self) -> int:
-        """How often they took note of a failure."""
-        return sum(event["e"] == "fail" for event in self._events())
+    def failures(self, but: str) -> int:
+        """How often they took note of a failure that does not name this."""
+        return sum(event["e"] == "fail" and but not in event["why"] for event in self._events())
 
     def _events(self) -> list[dict[str, Any]]:
         journals = self.place.store.glob("journal/*")

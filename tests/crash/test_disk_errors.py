@@ -74,7 +74,8 @@ def survive(cell: tuple[str, str, str], base: Path, step: int) -> Tried:
         finished = run.restart()
     finished.check_result(matrix_workflow.EXPECTED)
     if (role, where) == (WORKER, "commit"):
-        assert (outcome, run.failures()) == ("went on", 1)
+        # While the disk fails, another job may fail at its own directory, like any program.
+        assert (outcome, run.failures(but="/jobs/job-")) == ("went on", 1)
     run.check_end()
     return Tried(step, plan.happened, where, outcome)
 

@@ -50,6 +50,20 @@ def test_each_attempt_has_a_process_and_its_output_a_file(runners: Runners) -> N
     assert len(set(pids)) == 20
 
 
+def test_a_file_that_cannot_be_emptied_is_given_to_nobody(
+    runners: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    runner = runners.start("job", 0)
+    _end_of(runner.pid)
+    monkeypatch.setattr(posix.vfs, "ftruncate", fails)
+    runners.bury(runner)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(runner.log)
+
+
 def test_the_first_is_forked_alone_and_later_ones_in_growing_numbers(runners: Runners) -> None:
     waiting = []
     for _ in range(20):

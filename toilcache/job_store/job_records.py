@@ -13,7 +13,12 @@ from __future__ import annotations
 
 import pickle
 
-from toilcache.errors import ConcurrentFileModificationException, CorruptRecordError, NoSuchJobException
+from toilcache.errors import (
+    ConcurrentFileModificationException,
+    CorruptRecordError,
+    JobStoreUnavailableError,
+    NoSuchJobException,
+)
 from toilcache.job_store import layout, records
 from toilcache.job_store.core import StoreCore
 
@@ -48,11 +53,17 @@ class JobRecords(StoreCore):
         job_id = self._known_id(job_description)
         self._may_write(job_id)
         job_description.pre_update_hook()
-        token = records.new_token()
+        earlier = self._uncertain.get((job_id, 0))
+        token = earlier or records.new_token()
         data = self._encode(job_description, token)
         # Nobody can know of this job before its parent's commit names it, so the record is written in place.
         # A power cut can tear it; the parent's commit is then not durable either and is rolled back.
-        self._take(job_id, 1, data, token, fresh=True)
+        try:
+            self._take(job_id, 1, data, token, first=True, again=earlier is not None)
+        except JobStoreUnavailableError:
+            self._uncertain[job_id, 0] = token
+            raise
+        self._uncertain.pop((job_id, 0), None)
         job_description.version, job_description.token = 1, token.hex()
         return job_description
 
@@ -109,16 +120,35 @@ class JobRecords(StoreCore):
             raise self._unavailable(error) from error
         return records.token_of(head) or b""
 
-    def _take(self, job_id: str, version: int, data: bytes, token: bytes, fresh: bool = False) -> None:
-        """Take a slot with a record, or raise."""
+    def _take(
+        self,
+        job_id: str,
+        version: int,
+        data: bytes,
+        token: bytes,
+        *,
+        first: bool = False,
+        again: bool = False,
+    ) -> None:
+        """Take a slot with a record, or raise.
+
+        The `first` of a job is written in place, so that a failure may leave a part of it. That is ours, and
+        is written over when it is done `again`.
+        """
         failure: OSError | None = None
+        slot = layout.slot(job_id, version)
         try:
-            if self._backend.put_if_absent(layout.slot(job_id, version), data, fresh):
+            if again:
+                self._backend.put(slot, data)
+                return
+            if self._backend.put_if_absent(slot, data, first):
                 return
         except FileNotFoundError as error:
             self._end_attempt(job_id)
             raise NoSuchJobException(job_id) from error
         except OSError as error:
+            if first and not self._holds(slot, data):
+                raise self._unavailable(error) from error
             failure = error
         found = self._token_at(job_id, version)
         if found == token:
@@ -127,6 +157,13 @@ class JobRecords(StoreCore):
             raise self._unavailable(failure) from failure
         self._refuse(job_id)
         raise ConcurrentFileModificationException(job_id)
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        """Tell whether all of this has arrived, whatever the backend said."""
+        try:
+            return self._backend.get(key) == data
+        except OSError:
+            return False
 
     def load_job(self, job_id: str) -> JobDescription:
         """Return the newest state of a job (specification line 865).

@@ -226,7 +226,10 @@ class _Run:
             if not is_full(error):
                 raise
             if log_id is not None:
-                self._store.delete_file(log_id)
+                with suppress(
+                    OSError, JobStoreUnavailableError
+                ):  # else it goes with what losers have written
+                    self._store.delete_file(log_id)
             self._context.write(lambda: self._write_failure(failure, file_store, None))
 
     def _write_failure(self, failure: str, file_store: AbstractFileStore | None, log_id: str | None) -> None:

@@ -211,7 +211,7 @@ class Host:
         for pid in self._runners.finished():
             running = self._running.pop(pid, None)
             if running is not None:
-                _empty(running.runner.log)
+                posix.empty(running.runner.log)
                 self._runners.wait_again(running.runner)
                 self._report_end(running.job_id, running.version, running.shape, 0)
 
@@ -225,7 +225,6 @@ class Host:
         log = posix.tail(running.runner.log, protocol.LOG_TAIL) if status else b""
         if running.cancelled:
             status = protocol.CANCELLED
-        _empty(running.runner.log)
         self._runners.bury(running.runner)
         self._report_end(running.job_id, running.version, running.shape, status, max_rss, log)
         if self._source.lost:
@@ -333,11 +332,6 @@ def leave_clean(setup: dict[str, Any]) -> None:
 
             workflow_id, work_base, coordination_base = setup["node"]
             cleanup(workflow_id, work_base, coordination_base, run=setup["run"])
-
-
-def _empty(log: int) -> None:
-    if os.fstat(log).st_size:
-        vfs.ftruncate(log, 0)
 
 
 def _drain(wake: socket.socket) -> None:

@@ -95,6 +95,16 @@ def tail(descriptor: int, limit: int) -> bytes:
     return os.pread(descriptor, limit, max(0, size - limit))
 
 
+def empty(descriptor: int) -> bool:
+    """Make an open file empty; False if the disk does not let us."""
+    try:
+        if os.fstat(descriptor).st_size:
+            vfs.ftruncate(descriptor, 0)
+    except OSError:
+        return False
+    return True
+
+
 def flush(*streams: Any) -> None:
     """Flush these; a job may have closed one, filled the disk, or put something of its own in its place."""
     for stream in streams:

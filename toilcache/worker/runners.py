@@ -108,9 +108,14 @@ class Runners:
         self._waiting[runner.pid] = runner
 
     def bury(self, runner: Runner) -> None:
-        """Take note that its process has ended and its output was read."""
+        """Take note that its process has ended and its output was read; another one gets its file, if a disk
+        that fails lets us empty it.
+        """
         runner.close()
-        self._logs.append(runner.log)
+        if posix.empty(runner.log):
+            self._logs.append(runner.log)
+        else:
+            os.close(runner.log)
 
     def ended(self, pid: int) -> bool:
         """Take note of the end of a process; False if it was none of those that wait."""
