@@ -134,6 +134,7 @@ class Steps:
     def __init__(self, plan: Plan, role: str) -> None:
         self._plan = plan
         self._role = role
+        self._host = 0
         self._first = os.getpid()
         self._pid = 0
 
@@ -186,9 +187,13 @@ class Steps:
 
     def _relative(self, role: str) -> int | None:
         """Return the process of a role that this one belongs to, or that belongs to this one."""
-        up = {(HOST, LEADER): 1, (WORKER, HOST): 1, (WORKER, LEADER): 2}.get((self._role, role))
-        if up is not None:
-            pid = os.getppid() if up == 1 else _parent(os.getppid())
+        above = {
+            (HOST, LEADER): os.getppid,
+            (WORKER, HOST): lambda: self._host,
+            (WORKER, LEADER): lambda: _parent(self._host),
+        }.get((self._role, role))
+        if above is not None:
+            pid = above()
             return pid if self._is_ours(pid) else None
         found = [self._pid]
         for _ in range(2 if (self._role, role) == (LEADER, WORKER) else 1):
@@ -203,7 +208,7 @@ class Steps:
     def _begin(self) -> None:
         """Open the trace in this process; a child does not share its parent's place in the file."""
         if self._first != os.getpid() and self._role == HOST:
-            self._role = WORKER
+            self._role, self._host = WORKER, os.getppid()  # also of what this process forks in its turn
         self._pid = os.getpid()
         self._lock = _thread.allocate_lock()
         low = os.open(self._plan.trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
