@@ -226,9 +226,8 @@ class _Run:
             if not is_full(error):
                 raise
             if log_id is not None:
-                with suppress(
-                    OSError, JobStoreUnavailableError
-                ):  # else it goes with what losers have written
+                # What cannot be removed now goes with what losers have written.
+                with suppress(OSError, JobStoreUnavailableError):
                     self._store.delete_file(log_id)
             self._context.write(lambda: self._write_failure(failure, file_store, None))
 
