@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -150,10 +151,11 @@ class HostProcess:
         self.running[request.job_id] = request
         self._send(protocol.RUN, request.job_id, request.version, request.shape)
 
-    def queue(self, request: JobRequest) -> None:
-        """Have the host start this attempt when a running one of its shape ends."""
-        self.queued.append(request)
-        self._send(protocol.QUEUE, request.job_id, request.version, request.shape)
+    def queue(self, shape: Shape, requests: Sequence[JobRequest]) -> None:
+        """Have the host start these attempts, all of a shape, one by one when a running one of it ends."""
+        self.queued.extend(requests)
+        if requests:
+            self._send(protocol.QUEUE, shape, [(request.job_id, request.version) for request in requests])
 
     def cancel(self, job_id: str) -> bool:
         """Have the host kill or forget this job; False if it has none of that id."""

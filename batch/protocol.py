@@ -9,8 +9,8 @@ Adapter to host:
 * ``(SETUP, dict)``: first message; how to reach the job store and the node's directories.
 * ``(RUN, job_id, version, shape)``: start this job now; the adapter holds its resources, which are ``shape``
   (to the host: something to compare).
-* ``(QUEUE, job_id, version, shape)``: start it in the place of a running chain of the same shape that ends,
-  in the order of arrival.
+* ``(QUEUE, shape, [(job_id, version), ...])``: start each in the place of a running chain of the same shape
+  that ends, in the order of arrival.
 * ``(START, job_id)``: start it now if it is still queued; else the host was first, and nothing is to be done.
 * ``(CANCEL, job_id, version)``: forget it if queued, kill it if running; ``ENDED`` follows if it was known.
 * ``(STOP,)``: kill what runs, then end.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 
 from toilcache.errors import UnitError
 
@@ -43,6 +44,12 @@ def parse_size(value: Number) -> int:
     """Return bytes, rounded up, from a number or a text such as "2 GiB"; UnitError names a bad value."""
     if not isinstance(value, str):
         return math.ceil(_checked_number(value, "size", _SIZE_EXAMPLES))
+    return _size_of(value)
+
+
+@lru_cache(maxsize=64)
+def _size_of(value: str) -> int:
+    """Read a text; many jobs ask for the same."""
     match = _SIZE.fullmatch(value.strip())
     if match is None:
         raise _unreadable(value, "size", _SIZE_EXAMPLES)

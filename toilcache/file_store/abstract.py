@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import IO, Any, Literal, overload
 
+    from toilcache.file_store.scratch import Spare
     from toilcache.job.description import JobDescription
     from toilcache.job.job import Job
     from toilcache.job_store.abstract import AbstractJobStore
@@ -61,6 +62,8 @@ class AbstractFileStore(ABC):
         self.jobDesc = jobDesc
         self.commits_aside = True
         """Whether a commit runs in a thread; one who waits for it at once does without."""
+        self.spare: Spare | None = None
+        """What the job is to have as its directory, if other jobs of the process are to have it as well."""
         self.jobName = str(jobDesc)
         self.file_store_dir = file_store_dir
         self.waitForPreviousCommit = waitForPreviousCommit
@@ -118,7 +121,10 @@ class AbstractFileStore(ABC):
         failed = True
         home = os.open(".", os.O_PATH | os.O_DIRECTORY)
         try:
-            os.chdir(make_scratch(self.file_store_dir))
+            if self.spare is not None:
+                self.spare.enter()
+            else:
+                os.chdir(make_scratch(self.file_store_dir))
             self._scratch = os.getcwd()
             try:
                 yield
@@ -135,6 +141,8 @@ class AbstractFileStore(ABC):
         self._scratch = None
         self._disk_used = 0
         try:
+            if self.spare is not None and self.spare.is_untouched(path):
+                return
             if remove_if_empty(path):
                 return
             self._disk_used = used_bytes(path)

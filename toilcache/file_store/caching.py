@@ -115,6 +115,8 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
         self._links.clear()
         if failed and self._uploads is not None:
             self._without_cache(self._abandon_uploads)
+        if self._holder is None:
+            return
         wanted = wants_cleaning(self.jobStore.config.cleanWorkDir, failed=failed)
         if wanted and os.path.lexists(path):
             self._holder = None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
+from contextlib import suppress
 
 from toilcache import vfs
 
@@ -16,18 +18,77 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BLOCK = 512
+_TICK = 1.0
+"""Seconds after which a change has another time than what is there, whatever clock the kernel takes."""
 
 
 def make_scratch(parent: str) -> str:
     """Make a fresh directory (0711) for a job, and its parent where that is missing; return its path."""
-    path = f"{parent}/job-{os.urandom(8).hex()}"
+    path = fresh_scratch(parent)
+    _make(path)
+    return path
+
+
+def fresh_scratch(parent: str) -> str:
+    """Return a path for a job's directory that nobody else has."""
+    return f"{parent}/job-{os.urandom(8).hex()}"
+
+
+def _make(path: str) -> None:
     try:
         vfs.mkdir(path, 0o700)
     except FileNotFoundError:
-        vfs.makedirs(parent, mode=0o711, exist_ok=True)
+        vfs.makedirs(os.path.dirname(path), mode=0o711, exist_ok=True)
         vfs.mkdir(path, 0o700)
     vfs.chmod(path, 0o711)  # whatever the umask
-    return path
+
+
+class Spare:
+    """A directory that jobs of one process have one after the other, as long as none leaves a trace in it.
+
+    To make a directory and remove it costs as much as all else that a job which does nothing has on disk.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Name it; the first job that takes it makes it."""
+        self._path = path
+        self._mark: tuple[int, ...] = ()
+
+    def enter(self) -> None:
+        """Make an empty directory (0711) the current one: this, unless something was kept under its name."""
+        if self._mark:
+            with suppress(FileNotFoundError):
+                os.chdir(self._path)
+                return
+        try:
+            _make(self._path)
+            self._mark = _mark(self._path)
+            os.chdir(self._path)
+        except FileExistsError:
+            os.chdir(make_scratch(os.path.dirname(self._path)))
+
+    def is_untouched(self, path: str) -> bool:
+        """Tell whether a job that had this directory has left it as it was; else it is to be removed.
+
+        A file that is made within a few milliseconds of the directory leaves its times as they were.
+        """
+        mark = _mark(path)
+        is_old = mark[-1] < (time.time() - _TICK) * 1e9
+        if mark == self._mark and (is_old or not os.listdir(path)):
+            return True
+        self._mark = ()
+        return False
+
+    def remove(self) -> None:
+        """Remove it; what is not empty stays."""
+        with suppress(OSError):
+            vfs.rmdir(self._path)
+
+
+def _mark(path: str) -> tuple[int, ...]:
+    """What changes when a directory gets another name, mode or access list, or one of its entries does."""
+    status = os.lstat(path)
+    return status.st_ino, status.st_mode, status.st_ctime_ns
 
 
 def remove_if_empty(path: str) -> bool:

@@ -46,7 +46,8 @@ class FunctionWrappingJob(Job):
     @classmethod
     def create(cls, userFunction: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Wrap the function, with a small job before it where requirements are still promises."""
-        if any(isinstance(kwargs.get(name), (Promise, PromisedRequirement)) for name in SPELLINGS):
+        required = [kwargs[name] for name in SPELLINGS if name in kwargs]
+        if any(isinstance(value, (Promise, PromisedRequirement)) for value in required):
             return EncapsulatedJob(PromisedRequirementJob(cls, userFunction, *args, **kwargs))
         return cls(userFunction, *args, **kwargs)
 

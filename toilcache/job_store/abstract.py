@@ -231,8 +231,10 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC)
         """
 
     @abstractmethod
-    def delete_job(self, job_id: str) -> None:
-        """Remove a job, its states and the files that go with it; absent is fine (line 886)."""
+    def delete_job(self, job_id: str, quiet: bool = False) -> None:
+        """Remove a job, its states and the files that go with it; absent is fine (line 886).
+
+        Where it is `quiet`, so that nobody else can be about to write to the job, that costs less."""
 
     @abstractmethod
     def jobs(self) -> Iterator[JobDescription]:

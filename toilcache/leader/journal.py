@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import IO, Any
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class Journal:
     """Writes events; they are in the file when :meth:`flush` returns."""
@@ -28,11 +30,9 @@ class Journal:
 
     def note(self, event: str, job: str | None = None, **fields: Any) -> None:
         """Add an event; ``fields`` must be JSON values."""
-        record = {"t": round(time.time(), 3), "e": event}
-        if job is not None:
-            record["job"] = job
-        record.update(fields)
-        self._lines.append(json.dumps(record, separators=(",", ":")))
+        about = "" if job is None else f',"job":{_encode(job)}'
+        rest = f",{_encode(fields)[1:]}" if fields else "}"
+        self._lines.append(f'{{"t":{time.time():.3f},"e":"{event}"{about}{rest}')
 
     def flush(self) -> None:
         """Hand what was noted to the operating system; what it refuses (OSError) waits for the next call."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from toilcache.file_store.scratch import Spare
     from toilcache.job.description import JobDescription
     from toilcache.worker.context import WorkerContext
 
@@ -40,11 +41,11 @@ LOG_LIMIT = 4 * 1024 * 1024
 ENDED, FAILED, REFUSED = 0, 1, 75
 
 
-def run_chain(context: WorkerContext, job_id: str, version: int) -> int:
+def run_chain(context: WorkerContext, job_id: str, version: int, spare: Spare | None = None) -> int:
     """Run a job at a version, then its successors as long as they may follow in this process.
 
     Returns 0 when every job run here has its record, be it of a success or of a failure; 75 (EX_TEMPFAIL)
-    when the store refused us because a newer attempt exists."""
+    when the store refused us because a newer attempt exists. All have the spare directory, if any."""
     if context.main is not None:
         context.load_main()
     context.attempt = (job_id, version)
@@ -58,7 +59,7 @@ def run_chain(context: WorkerContext, job_id: str, version: int) -> int:
         except NoSuchJobException:
             return REFUSED
         reserved = reserved or desc
-        run = _Run(context, desc, version, reserved)
+        run = _Run(context, desc, version, reserved, spare)
         status = run.execute(wait)
         if status != ENDED:
             return status
@@ -74,13 +75,19 @@ class _Run:
     """One attempt at one job in this process."""
 
     def __init__(
-        self, context: WorkerContext, desc: JobDescription, version: int, reserved: JobDescription
+        self,
+        context: WorkerContext,
+        desc: JobDescription,
+        version: int,
+        reserved: JobDescription,
+        spare: Spare | None,
     ) -> None:
         self._context = context
         self._store = context.store
         self._desc = desc
         self._version = version
         self._reserved = reserved
+        self._spare = spare
         self._id = str(desc.jobStoreID)
         self._committed = False
         self.successor: str | None = None
@@ -93,6 +100,7 @@ class _Run:
                 self._store, self._desc, self._context.jobs_dir, wait, self._store.config.caching
             )
             file_store.commits_aside = False
+            file_store.spare = self._spare
             self._run(file_store)
         except BaseException as error:  # sys.exit and Ctrl-C in a job are failures of that job like any other
             if self._committed:

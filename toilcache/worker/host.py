@@ -30,10 +30,14 @@ from toilcache.worker.immortal import make_all_immortal
 from toilcache.worker.rehearsal import rehearse
 from toilcache.worker.runners import Runner, Runners
 
+_MANY_SIGNS = 256
+"""Where as many have come at once, more may have been lost: the kernel keeps a few more than these."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
+    from toilcache.file_store.scratch import Spare
     from toilcache.worker.source import WorkSource
 
     Shape: TypeAlias = Any  # only compared
@@ -119,9 +123,11 @@ class Host:
                 self._abandoned()  # first: what came together with the loss is not to start anything
             for command in commands:
                 self._obey(command)
-            _drain(wake)
-            self._finish()
-            self._reap()
+            signs = _drain(wake)
+            if signs:
+                self._finish()
+            if signal.SIGCHLD in signs or len(signs) >= _MANY_SIGNS:
+                self._reap()
         self._runners.dismiss()
         self._remove_note()
         return 0
@@ -153,7 +159,7 @@ class Host:
         elif verb == protocol.RUN:
             self._start(command[1], command[2], command[3])
         elif verb == protocol.QUEUE:
-            self._queue.append(command[1:])
+            self._queue.extend((*attempt, command[1]) for attempt in command[2])
         elif verb == protocol.START:
             self._start_queued(command[1])
 
@@ -169,7 +175,8 @@ class Host:
 
     def _start(self, job_id: str, version: int, shape: Shape) -> None:
         """Begin; a lack of processes, descriptors or room on the disk ends this attempt and no other."""
-        self._context.prepare()
+        if not self._runners.pids:
+            self._context.prepare()
         try:
             runner = self._runners.start(job_id, version)
         except OSError as error:
@@ -178,10 +185,10 @@ class Host:
             return
         self._running[runner.pid] = _Running(job_id, version, shape, runner)
 
-    def _run(self, job_id: str, version: int) -> int:
+    def _run(self, job_id: str, version: int, spare: Spare | None) -> int:
         """In a runner: run the chain that begins with this attempt."""
         os.environ[protocol.JOB_MARKER] = f"{job_id}:{version}"
-        return run_chain(self._context, job_id, version)
+        return run_chain(self._context, job_id, version, spare)
 
     def _leave_the_host(self, log: int) -> None:
         os.setsid()
@@ -334,9 +341,9 @@ def leave_clean(setup: dict[str, Any]) -> None:
             cleanup(workflow_id, work_base, coordination_base, run=setup["run"])
 
 
-def _drain(wake: socket.socket) -> None:
+def _drain(wake: socket.socket) -> bytes:
+    """Return what has come since this was called last: numbers of signals, zeros of runners."""
     try:
-        while wake.recv(4096):
-            continue
+        return wake.recv(_MANY_SIGNS)
     except BlockingIOError:
-        return
+        return b""

@@ -14,6 +14,7 @@ import signal
 import sys
 from contextlib import suppress
 
+from toilcache.file_store.scratch import Spare, fresh_scratch
 from toilcache.worker import posix
 
 TYPE_CHECKING = False
@@ -25,14 +26,18 @@ MOST_AHEAD = 8
 
 
 class Runner:
-    """A forked process and the file that takes its output. It ends with its pipe or with its work."""
+    """A forked process and the file that takes its output. It ends with its pipe or with its work.
 
-    __slots__ = ("_pipe", "log", "pid")
+    One that does several pieces of work has a spare directory for them.
+    """
 
-    def __init__(self, pid: int, log: int, pipe: int) -> None:
+    __slots__ = ("_pipe", "log", "pid", "spare")
+
+    def __init__(self, pid: int, log: int, pipe: int, spare: Spare | None) -> None:
         self.pid = pid
         self.log = log
         self._pipe = pipe
+        self.spare = spare
 
     def give(self, job_id: str, version: int) -> bool:
         """Let it begin an attempt; False if it is dead."""
@@ -52,20 +57,21 @@ class Runner:
 class Runners:
     """The runners of one host that have no work.
 
-    :param logs_dir: where files for their output are made; they have no names.
+    :param jobs_dir: where directories for jobs are made, and files for their output, which have no names.
     :param become: called in a new process with its output file, to make it a process of its own.
-    :param run: called there with job id and version; returns the exit status.
+    :param run: called there with job id, version and the spare directory, if the process takes more than one
+        attempt; returns the exit status.
     :param wake: where a runner writes a byte when it has done its work and takes more; -1: each takes one.
     """
 
     def __init__(
         self,
-        logs_dir: str,
+        jobs_dir: str,
         become: Callable[[int], None],
-        run: Callable[[str, int], int],
+        run: Callable[[str, int, Spare | None], int],
         wake: int = -1,
     ) -> None:
-        self._logs_dir = logs_dir
+        self._jobs_dir = jobs_dir
         self._become = become
         self._run = run
         self._wake = wake
@@ -112,6 +118,8 @@ class Runners:
         that fails lets us empty it.
         """
         runner.close()
+        if runner.spare is not None:
+            runner.spare.remove()
         if posix.empty(runner.log):
             self._logs.append(runner.log)
         else:
@@ -146,7 +154,8 @@ class Runners:
             self._ahead = min(2 * self._ahead, MOST_AHEAD)
 
     def _fork(self) -> None:
-        log = self._logs.pop() if self._logs else posix.unlinked_file(self._logs_dir)
+        log = self._logs.pop() if self._logs else posix.unlinked_file(self._jobs_dir)
+        spare = Spare(fresh_scratch(self._jobs_dir)) if self._wake >= 0 else None
         try:
             reading, writing = os.pipe()
             try:
@@ -159,11 +168,11 @@ class Runners:
             self._logs.append(log)
             raise
         if pid == 0:
-            self._live(log, reading, writing)
+            self._live(log, reading, writing, spare)
         os.close(reading)
-        self._waiting[pid] = Runner(pid, log, writing)
+        self._waiting[pid] = Runner(pid, log, writing, spare)
 
-    def _live(self, log: int, reading: int, writing: int) -> None:
+    def _live(self, log: int, reading: int, writing: int, spare: Spare | None) -> None:
         """In the child: take a life of its own, do what it is given, end without unwinding the host."""
         status = 1
         try:
@@ -172,17 +181,17 @@ class Runners:
                 os.close(writing)
                 for runner in self._waiting.values():
                     runner.close()
-                status = self._work(reading)
+                status = self._work(reading, spare)
             except BaseException:
                 sys.__excepthook__(*sys.exc_info())
             posix.flush(sys.stdout, sys.stderr)
         finally:
             os._exit(status)
 
-    def _work(self, reading: int) -> int:
+    def _work(self, reading: int, spare: Spare | None) -> int:
         """Do one piece of work, or all there is as long as nothing goes wrong; returns the exit status."""
         while words := os.read(reading, 4096).decode("ascii").split():
-            status = self._run(words[0], int(words[1]))
+            status = self._run(words[0], int(words[1]), spare)
             if status or self._wake < 0:
                 return status
             posix.flush(sys.stdout, sys.stderr)
