@@ -54,7 +54,7 @@ def run_marker(workflow_id: str, run: int) -> str:
 
 def host_environment(marker: str, threads: int, devices: tuple[int, ...]) -> dict[str, str]:
     """Return the leader's environment with a host's marker, number of threads and visible devices."""
-    environment = dict(os.environ)
+    environment = protocol.BIND_NOW | os.environ
     environment[WORKFLOW_MARKER] = marker.partition("=")[2]
     environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     if devices:

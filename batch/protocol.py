@@ -40,6 +40,7 @@ Launcher of a host in a container to adapter:
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 
@@ -55,7 +56,16 @@ CANCELLED = -1
 NOT_STARTED = -2
 LOG_TAIL = 16 * 1024
 JOB_MARKER = "TOILCACHE_JOB"
+BIND_NOW = {"LD_BIND_NOW": "toilcache"}
+"""Has the loader resolve all symbols when a host starts, and not again in each process that it forks."""
 _MAX_PACKET = 160 * 1024
+
+
+def forget_bind_now() -> None:
+    """Let programs that jobs start be loaded as usual, unless a person wants it so for them too."""
+    for name, value in BIND_NOW.items():
+        if os.environ.get(name) == value:
+            del os.environ[name]
 
 
 def job_marker(job_id: str, version: int) -> str:

@@ -35,7 +35,7 @@ def clean_nodes(
     for node in nodes:
         argv = commands.sbatch_cleaning(placement, node, client.name, work.output(f"clean-{node}"))
         try:
-            client.submit(argv, commands.batch_script(worker("enter", "-", "clean", f"clean-{node.lower()}")))
+            client.submit(argv, commands.batch_script(worker("clean", "-", f"clean-{node.lower()}")))
             waiting.add(node)
         except SlurmError as error:
             logger.warning("cannot clean node %s: %s", node, error.text)

@@ -9,6 +9,7 @@ from typing import Any
 
 from toilcache.batch.container_plan import HostContainer
 from toilcache.batch.host_process import HOST_MARKER, THREAD_VARIABLES, run_marker
+from toilcache.batch.protocol import BIND_NOW
 from toilcache.batch.slurm import commands
 from toilcache.batch.slurm.adapter import SlurmAdapter
 from toilcache.batch.slurm.client import SlurmClient
@@ -74,7 +75,7 @@ def of_allocations(config: Config, marker: str, container: HostContainer | None)
     return {
         "container": container and container.to_json(),
         "host_variable": HOST_MARKER,
-        "environment": commands.leader_environment(os.environ),
+        "environment": BIND_NOW | commands.leader_environment(os.environ),
         "own_prefixes": commands.OWN_PREFIXES,
         "own_names": commands.OWN_NAMES,
         "thread_variables": THREAD_VARIABLES,

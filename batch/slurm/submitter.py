@@ -34,7 +34,7 @@ AVOID_SECONDS = 600.0
 """So long no worker is asked for on a node that failed, or on which workers ended before they began."""
 _START = (
     "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
-    "from toilcache.worker.allocation import main; sys.exit(main(sys.argv[2:]))"
+    "from toilcache.enter import main; sys.exit(main(sys.argv[2:]))"
 )
 
 Refusal = tuple[Queue, str]
@@ -65,8 +65,8 @@ class Submitter:
         self._refusal: dict[str, Any] = {}
 
     def worker(self, verb: str, queue: str, *more: str) -> list[str]:
-        """Return the argv of a worker's program (`toilcache.worker.allocation`)."""
-        argv = [sys.executable, "-c", _START, "toilcache.worker"]
+        """Return the argv of a worker that is to go on as this program of `toilcache.worker.allocation`."""
+        argv = [sys.executable, "-c", _START, "toilcache.enter"]
         return [*argv, verb, self._store.locator, str(self._run), queue, *more]
 
     def submit(
@@ -102,7 +102,7 @@ class Submitter:
         )
         self._next = now + SUBMIT_SECONDS
         serve = ("serve",) if queue.image is None else ("box", queue.image)
-        words = (self.worker("enter", queue.name, *more) for more in (serve, ("after",)))
+        words = (self.worker(verb, queue.name, *more) for verb, *more in (serve, ("after",)))
         script = commands.worker_script(*words)
         try:
             made = self._client.submit(argv, script)

@@ -470,7 +470,7 @@ def test_a_worker_that_begins_under_a_newer_leader_takes_nothing(bench: SlurmBen
 
 def test_a_worker_that_begins_when_all_is_over_does_nothing(bench: SlurmBench) -> None:
     bench.adapter.shutdown()
-    argv = bench.adapter._submitter.worker("enter", "1.000-10485760-10485760-0-0")
+    argv = bench.adapter._submitter.worker("serve", "1.000-10485760-10485760-0-0")
     pid = os.posix_spawn(argv[0], argv, os.environ | bench.places)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert [path for place in bench.places.values() for path in os.listdir(place)] == []

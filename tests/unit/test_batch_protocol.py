@@ -125,7 +125,7 @@ def test_what_a_host_that_is_gone_was_to_hear_is_dropped(pair: Pair) -> None:
 def test_cancelling_what_a_host_has_and_what_not(pair: Pair) -> None:
     host = HostWithoutProcess(pair[0])
     host.run(request(1))
-    host.queue(request(2))
+    host.queue(request(2).shape, [request(2)])
     assert [host.cancel(f"job{number}") for number in (1, 2, 3)] == [True, True, False]
     messages = [protocol.receive(pair[1]) for _ in range(4)]
     assert messages[2:] == [(protocol.CANCEL, "job1", 1), (protocol.CANCEL, "job2", 1)]

@@ -8,18 +8,19 @@ import logging
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
-from toilcache.file_store import user_stream
+from toilcache.file_store import scratch, user_stream
 from toilcache.file_store.access import AccessLog
 from toilcache.file_store.commit import Commit
 from toilcache.file_store.local_names import encoded_name, fresh_path, is_inside
 from toilcache.file_store.private_copy import make_private
-from toilcache.file_store.scratch import make_scratch, remove_if_empty, used_bytes
+from toilcache.file_store.scratch import Spare, fresh_scratch, make_scratch, remove_if_empty, used_bytes
 from toilcache.file_store.user_stream import read_user_stream
 from toilcache.file_store.worker_log import worker_log
 
@@ -94,6 +95,67 @@ def test_a_scratch_directory_can_be_traversed_but_not_listed_by_others(tmp_path:
         os.umask(umask)
     assert os.path.dirname(made) == str(parent)
     assert stat.S_IMODE(os.stat(made).st_mode) == 0o711
+
+
+@pytest.fixture
+def spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spare]:
+    monkeypatch.setattr(scratch, "_TICK", 0.05)
+    home = os.getcwd()
+    yield Spare(fresh_scratch(str(tmp_path)))
+    os.chdir(home)
+
+
+def test_a_directory_without_a_trace_is_handed_on(spare: Spare) -> None:
+    spare.enter()
+    first = os.getcwd()
+    for pause in (0.0, 0.1):
+        time.sleep(pause)
+        assert spare.is_untouched(first)
+        os.chdir("/")
+        spare.enter()
+        assert os.getcwd() == first
+    assert stat.S_IMODE(os.stat(".").st_mode) == 0o711
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+@pytest.mark.parametrize("trace", ["file", "directory", "mode", "gone", "attribute"])
+def test_a_directory_with_a_trace_is_not(spare: Spare, trace: str, is_old: bool) -> None:
+    spare.enter()
+    path = os.getcwd()
+    if is_old:
+        time.sleep(0.1)
+    if trace == "mode":
+        os.chmod(path, 0o777)
+    elif trace == "attribute":
+        os.setxattr(path, "user.trace", b"x")
+    elif trace == "directory":
+        os.mkdir(".trace")
+    else:
+        Path("trace").touch()
+        if trace == "gone":
+            os.remove("trace")
+    # What leaves no entry and follows at once on the making may have the same time.
+    if is_old or trace not in ("gone", "attribute"):
+        assert not spare.is_untouched(path)
+
+
+def test_a_directory_that_was_kept_or_removed_is_replaced(spare: Spare) -> None:
+    spare.enter()
+    kept = os.getcwd()
+    Path("result").touch()
+    assert not spare.is_untouched(kept)
+    spare.enter()
+    another = os.getcwd()
+    assert another != kept
+    assert os.listdir() == []
+    assert not spare.is_untouched(another)  # it goes with its job
+    os.remove(f"{kept}/result")
+    os.rmdir(kept)
+    spare.enter()
+    assert os.getcwd() == kept
+    os.rmdir(kept)
+    spare.enter()
+    assert os.getcwd() == kept
 
 
 def test_only_an_empty_directory_is_removed_at_once(tmp_path: Path) -> None:

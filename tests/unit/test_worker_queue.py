@@ -59,7 +59,7 @@ class ForklessHost(Host):
     def __init__(self, source: WorkSource) -> None:
         super().__init__(source)
         self.runner = Runner(0, LOG, -1)
-        self._runners = Runners(os.devnull, lambda log: None, lambda job_id, version: 0)
+        self._runners = Runners(os.devnull, lambda log: None, lambda job_id, version, spare: 0)
         self.started = 1 << 40  # no pids, should anybody take them for that
         self.not_to_start: set[str] = set()
 
@@ -99,6 +99,9 @@ class ProcesslessHost(HostProcess):
 
     def _send(self, *message: Any) -> None:
         self.outbox.append(message)
+
+    def hold(self, *requests: JobRequest) -> None:
+        self.queue(requests[0].shape, requests)
 
 
 class Pair:
@@ -147,11 +150,11 @@ class Pair:
             self.host.not_to_start.add(request.job_id)
             self.adapter.run(request)
         elif action == "queue" and self.adapter.running and self.adapter.runs_only(SHAPE):
-            self.adapter.queue(self.request())
+            self.adapter.hold(self.request())
         elif action == "queue in vain" and self.adapter.running and self.adapter.runs_only(SHAPE):
             request = self.request()
             self.host.not_to_start.add(request.job_id)
-            self.adapter.queue(request)
+            self.adapter.hold(request)
         elif action == "cancel" and self.adapter.queued:
             self.adapter.cancel(self.adapter.queued[number % len(self.adapter.queued)].job_id)
         elif action == "finish" and self.host.runs():
@@ -169,7 +172,7 @@ def pair() -> Pair:
 
 def test_a_queued_job_starts_when_a_running_one_ends(pair: Pair) -> None:
     pair.adapter.run(pair.request())
-    pair.adapter.queue(pair.request())
+    pair.adapter.hold(pair.request())
     pair.settle()
     assert pair.host.runs() == ["job1"]
     pair.host.finish(0)
@@ -183,7 +186,7 @@ def test_a_job_queued_behind_one_that_has_just_ended_starts_at_once(pair: Pair) 
     pair.adapter.run(pair.request())
     pair.settle()
     pair.host.finish(0)
-    pair.adapter.queue(pair.request())
+    pair.adapter.hold(pair.request())
     pair.settle()
     assert pair.host.runs() == ["job2"]
     pair.check()
@@ -195,7 +198,7 @@ def test_a_job_queued_after_the_end_was_heard_waits_for_another(pair: Pair) -> N
     pair.settle()
     pair.host.finish(0)
     pair.settle()
-    pair.adapter.queue(pair.request())
+    pair.adapter.hold(pair.request())
     pair.settle()
     assert pair.host.runs() == ["job2"]
     pair.check()
@@ -205,7 +208,7 @@ def test_what_ends_makes_room_only_for_its_own_shape(pair: Pair) -> None:
     """A small job came to this host after large ones were queued: its end is not their turn."""
     large = pair.request(memory=1000)
     pair.adapter.run(large)
-    pair.adapter.queue(pair.request(memory=1000))
+    pair.adapter.hold(pair.request(memory=1000))
     pair.adapter.run(pair.request(memory=1))
     pair.settle()
     pair.host.finish(1)
@@ -222,7 +225,7 @@ def test_a_job_that_cannot_be_started_makes_room_for_the_next(pair: Pair) -> Non
     pair.host.not_to_start = {"job2", "job3"}
     pair.adapter.run(pair.request())
     for _ in range(3):
-        pair.adapter.queue(pair.request())
+        pair.adapter.hold(pair.request())
     pair.settle()
     pair.host.finish(0)
     pair.settle()
@@ -237,7 +240,7 @@ def test_the_host_never_runs_more_than_the_adapter_has_room_for(pair: Pair) -> N
     pair.adapter.run(pair.request())
     pair.settle()
     pair.host.finish(0)
-    pair.adapter.queue(pair.request())
+    pair.adapter.hold(pair.request())
     pair.to_adapter()  # job1 ended, nothing in its place: the adapter tells the host to start job3
     pair.to_host()  # QUEUE
     pair.host.finish(0)  # job2 ended, job3 in its place
@@ -259,7 +262,7 @@ def test_a_host_that_finds_its_leader_gone_starts_nothing_queued() -> None:
     host._write_note = lambda: None  # type: ignore[method-assign]
     shape = (1.0, 1, 1, 0)
     host._obey((protocol.RUN, "job1", 1, shape))
-    host._obey((protocol.QUEUE, "job2", 1, shape))
+    host._obey((protocol.QUEUE, shape, [("job2", 1)]))
     host.finish(0)
     assert host.runs() == []
     host._obey((protocol.RUN, "job3", 1, shape))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from toilcache.file_store.scratch import Spare
 from toilcache.worker import posix
 from toilcache.worker.runners import MOST_AHEAD, Runners
 
@@ -22,7 +23,9 @@ def _become(log: int) -> None:
     os.dup2(log, 2)
 
 
-def _run(job_id: str, version: int) -> int:
+def _run(job_id: str, version: int, spare: Spare | None) -> int:
+    if job_id == "taking" and spare is not None:
+        spare.enter()
     os.write(1, f"{job_id} at {version} in {os.getpid()}".encode())
     return version
 
@@ -172,3 +175,17 @@ def test_one_that_stays_ends_with_what_goes_wrong(staying: tuple[Runners, int]) 
     os.read(waking, 1)
     assert runners.finished() == [another.pid]
     runners.wait_again(another)
+
+
+def test_what_its_jobs_had_goes_with_one_that_stays(staying: tuple[Runners, int], tmp_path: Path) -> None:
+    runners, waking = staying
+    runner = runners.start("taking", 0)
+    os.read(waking, 1)
+    (left,) = os.listdir(tmp_path)
+    assert runners.finished() == [runner.pid]
+    runners.wait_again(runner)
+    assert runners.start("taking", 3) is runner
+    assert _end_of(runner.pid) == 3
+    assert os.listdir(tmp_path) == [left]
+    runners.bury(runner)
+    assert os.listdir(tmp_path) == []

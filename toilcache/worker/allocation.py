@@ -2,10 +2,9 @@
 WORD...`.
 
 Knows how a host on another node begins, what ends it, and how it cleans its node. Must not know which
-scheduler started it: the setup in the job store says which variables tell about the allocation. It is some
-programs one after the other in one process, so that signals always reach the one that is there:
+scheduler started it: the setup in the job store says which variables tell about the allocation. It is what
+`toilcache.enter` becomes, in the same process, so that signals always reach the one that is there; one of:
 
-* `enter VERB` reads the setup and becomes another one with the leader's environment;
 * `serve` takes work until there is none (`toilcache.worker.store_source`), and cleans the node on the way out
   if the leader has ordered it and nobody else uses it;
 * `box IMAGE` has a container do that, in which this module's only argument says where to connect;
@@ -21,6 +20,7 @@ import socket
 import sys
 import time
 
+from toilcache.batch.protocol import forget_bind_now
 from toilcache.errors import ToilcacheError
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.job_store.liveness import closing
@@ -51,48 +51,17 @@ CLEANINGS = 3
 
 def main(arguments: list[str]) -> int:
     """Run one of the programs; returns the exit status."""
+    forget_bind_now()
     try:
         if len(arguments) == 1:
             return _serve_inside(*arguments)
         verb, locator, run, queue, *more = arguments
         store = FileJobStore(locator)
         store.resume()
-        if verb == "enter" and not store.work(int(run)).exists():
-            return 0  # the run is over: there is nothing to do, and the environment to do it in is gone
         return _PROGRAMS[verb](store, int(run), queue, *more)
     except ToilcacheError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-
-
-def _become(verb: str, store: AbstractJobStore, run: int, queue: str, *more: str) -> None:
-    """Go on as the next program, with the environment as it is now."""
-    sys.stdout.flush()
-    command = [sys.executable, "-c", _START, "toilcache.worker", verb, store.locator, str(run), queue, *more]
-    os.execv(sys.executable, command)
-
-
-# As -m would, but without modules of the current directory, which may have the names of Python's own.
-_START = (
-    "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
-    "from toilcache.worker.allocation import main; sys.exit(main(sys.argv[2:]))"
-)
-
-
-def _enter(store: AbstractJobStore, run: int, queue: str, verb: str, *more: str) -> int:
-    """Take the leader's environment, and go on with what is to be done."""
-    setup = store.work(run).setup()
-    prefixes, names = setup["own_prefixes"], setup["own_names"]
-    own = {name: value for name, value in os.environ.items() if name.startswith(prefixes) or name in names}
-    os.environ.clear()
-    os.environ.update(setup["environment"])
-    os.environ.update(own)
-    os.environ[setup["marker"][0]] = setup["marker"][1]
-    if verb in ("serve", "box"):
-        threads = str(max(1, int(queue_needs(queue)[0])))
-        os.environ.update(dict.fromkeys(setup["thread_variables"], threads))
-    _become(verb, store, run, queue, *more)
-    return 1
 
 
 def _serve(store: AbstractJobStore, run: int, queue: str) -> int:
@@ -330,7 +299,6 @@ def _remove_containers(store: AbstractJobStore, run: int) -> None:
 
 
 _PROGRAMS: dict[str, Callable[..., int]] = {
-    "enter": _enter,
     "serve": _serve,
     "box": _box,
     "clean": _clean,

@@ -85,6 +85,7 @@ class Host:
 
     def serve(self) -> int:
         """Work until told to stop or left alone; returns the exit status."""
+        protocol.forget_bind_now()
         wake = self._watch_children()
         setup = self._source.setup()
         if setup is None:

@@ -33,7 +33,7 @@ class Runner:
 
     __slots__ = ("_pipe", "log", "pid", "spare")
 
-    def __init__(self, pid: int, log: int, pipe: int, spare: Spare | None) -> None:
+    def __init__(self, pid: int, log: int, pipe: int, spare: Spare | None = None) -> None:
         self.pid = pid
         self.log = log
         self._pipe = pipe
