@@ -69,10 +69,16 @@ def family(job: Job) -> list[Any]:
 
 
 def crew(job: Job) -> list[Any]:
-    """Where four jobs run that go well, then one that fails at first, then another."""
-    sober = [job.addChildFn(os.getpid, **SMALL).rv() for number in range(4)]
+    """Where six jobs run that go well, then one that fails at first, then another."""
+    sober = [job.addChildFn(kind, **SMALL).rv() for kind in (os.getpid, leaves_a_file) * 3]
     drunk = job.addFollowOnFn(pid_of_second_try, **SMALL)
     return [sober, drunk.rv(), drunk.addFollowOnJobFn(own_surroundings, **SMALL).rv()]
+
+
+def leaves_a_file() -> int:
+    assert os.listdir(".") == []
+    Path("left").touch()
+    return os.getpid()
 
 
 def pid_of_second_try() -> int:

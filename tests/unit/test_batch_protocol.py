@@ -144,3 +144,16 @@ def test_the_environment_of_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plain["CUDA_VISIBLE_DEVICES"] == "7"
     assert plain["OF_THE_LEADER"] == "it's\nmine"
     assert host_environment("MARKER=x.1", 1, (0, 2))["CUDA_VISIBLE_DEVICES"] == "0,2"
+
+
+def test_symbols_are_resolved_at_once_for_the_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LD_BIND_NOW", raising=False)
+    made = host_environment("MARKER=x.1", 1, ())
+    assert made["LD_BIND_NOW"]
+    monkeypatch.setattr(os, "environ", made)
+    protocol.forget_bind_now()
+    assert "LD_BIND_NOW" not in made
+    made["LD_BIND_NOW"] = "1"  # a person wants it for all programs
+    assert host_environment("MARKER=x.1", 1, ())["LD_BIND_NOW"] == "1"
+    protocol.forget_bind_now()
+    assert made["LD_BIND_NOW"] == "1"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 512
 _TICK = 1.0
-"""Seconds after which a change has another time than what is there, whatever clock the kernel takes."""
+"""Seconds after the making of a directory from which on a change leaves another time, on any file system."""
 
 
 def make_scratch(parent: str) -> str:
@@ -53,6 +53,7 @@ class Spare:
         """Name it; the first job that takes it makes it."""
         self._path = path
         self._mark: tuple[int, ...] = ()
+        self._made = 0.0
 
     def enter(self) -> None:
         """Make an empty directory (0711) the current one: this, unless something was kept under its name."""
@@ -62,7 +63,7 @@ class Spare:
                 return
         try:
             _make(self._path)
-            self._mark = _mark(self._path)
+            self._mark, self._made = _mark(self._path), time.monotonic()
             os.chdir(self._path)
         except FileExistsError:
             os.chdir(make_scratch(os.path.dirname(self._path)))
@@ -72,10 +73,10 @@ class Spare:
 
         A file that is made within a few milliseconds of the directory leaves its times as they were.
         """
-        mark = _mark(path)
-        is_old = mark[-1] < (time.time() - _TICK) * 1e9
-        if mark == self._mark and (is_old or not os.listdir(path)):
-            return True
+        is_old = time.monotonic() > self._made + _TICK
+        with suppress(FileNotFoundError):
+            if _mark(path) == self._mark and (is_old or not os.listdir(path)):
+                return True
         self._mark = ()
         return False
 

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-_PIECE = 1 << 17
 _MISSING = (FileNotFoundError, NotADirectoryError)
 _LOOK_AGAIN = (ENOENT, ENOTDIR, ESTALE)
 
@@ -326,11 +325,8 @@ def _content(descriptor: int, count: int | None) -> bytes:
     try:
         if count is not None:
             return os.read(descriptor, count)
-        data = os.read(descriptor, _PIECE)
-        if len(data) < _PIECE:  # of a regular file less than that is all there is
-            return data
-        pieces = [data]
-        while piece := os.read(descriptor, _PIECE):
+        pieces = []
+        while piece := os.read(descriptor, 1 << 17):
             pieces.append(piece)
         return b"".join(pieces)
     finally:
