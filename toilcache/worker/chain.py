@@ -80,7 +80,7 @@ class _Run:
         desc: JobDescription,
         version: int,
         reserved: JobDescription,
-        spare: Spare | None,
+        spare: Spare | None = None,
     ) -> None:
         self._context = context
         self._store = context.store
