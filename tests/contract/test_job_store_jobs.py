@@ -219,27 +219,25 @@ def test_jobs_gives_all_that_can_be_read(bench: Bench) -> None:
     assert sorted(map(str, found)) == sorted(str(job.jobStoreID) for job in jobs[1:])
 
 
-@pytest.mark.parametrize("quiet", [False, True])
 @pytest.mark.parametrize("states", [1, 2, 3])
-def test_a_job_goes_with_all_its_states(bench: Bench, states: int, quiet: bool) -> None:
+def test_a_job_goes_with_all_its_states(bench: Bench, states: int) -> None:
     job = bench.job()
     for _ in range(states - 1):
         bench.store.update_job(job)
     job_id = str(job.jobStoreID)
-    bench.store.delete_job(job_id, quiet)
+    bench.store.delete_job(job_id)
     assert not bench.store.job_exists(job_id)
     assert job_id not in bench.store.job_ids()
     with pytest.raises(NoSuchJobException):
         bench.store.update_job(job)
 
 
-@pytest.mark.parametrize("quiet", [False, True])
-def test_deleting_twice(bench: Bench, quiet: bool) -> None:
+def test_deleting_twice(bench: Bench) -> None:
     job = bench.job()
     job_id = str(job.jobStoreID)
     file_id = bench.store.write_file(bench.local(), job_id, cleanup=True)
     for _ in range(2):
-        bench.store.delete_job(job_id, quiet)
+        bench.store.delete_job(job_id)
         assert not bench.store.job_exists(job_id)
         assert not bench.store.file_exists(file_id)
     with pytest.raises(NoSuchJobException):

@@ -71,7 +71,7 @@ def test_before_the_sync_nothing_is_deleted_and_nothing_said(
     deleted: list[str] = []
     delete_job = stage.store.delete_job
     monkeypatch.setattr(
-        stage.store, "delete_job", lambda job_id, quiet: (deleted.append(job_id), delete_job(job_id, quiet))
+        stage.store, "delete_job", lambda job_id: (deleted.append(job_id), delete_job(job_id))
     )
 
     def lead() -> None:
@@ -94,34 +94,6 @@ def test_before_the_sync_nothing_is_deleted_and_nothing_said(
     assert len(deleted) == len(set(deleted)) == 4
 
 
-@pytest.mark.parametrize("runs", [1, 2])
-def test_only_a_job_that_no_other_attempt_can_be_writing_to_is_deleted_quietly(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, runs: int
-) -> None:
-    quietly: dict[str, bool] = {}
-    lost: set[str] = set()
-    delete_job, commit = stage.store.delete_job, stage.worker()
-
-    def delete(job_id: str, quiet: bool) -> None:
-        quietly[job_id] = quiet
-        delete_job(job_id, quiet)
-
-    def lose_one(request: JobRequest) -> list[Update]:
-        if not lost and request.job_id != root.jobStoreID:
-            lost.add(request.job_id)
-            return [ended(request, LOST)]
-        return commit(request)
-
-    monkeypatch.setattr(stage.store, "delete_job", delete)
-    root = stage.save(diamond())
-    for _ in range(runs - 1):
-        stage.store.claim_run()
-    stage.lead(NullAdapter(lose_one), root)
-    assert len(quietly) == 4
-    assert len(lost) == 1
-    assert {job_id for job_id, quiet in quietly.items() if not quiet} == (lost if runs == 1 else set(quietly))
-
-
 class BrokenDisk:
     """A sync that fails, tells so once, and has lost by then what was written and not synced."""
 
@@ -142,7 +114,7 @@ class BrokenDisk:
         self.renewed.append(key)
         self.lost.discard(key)
 
-    def drop_scope(self, scope: str, quiet: bool) -> None:
+    def drop_scope(self, scope: str) -> None:
         """A job goes for good: the records that say why must be safe."""
         if scope.startswith("jobs/") and not scope.endswith(".d"):
             self.unsafe += self.lost
@@ -158,14 +130,9 @@ def broken_disk(stage: Stage, monkeypatch: pytest.MonkeyPatch, failures: int) ->
     disk = BrokenDisk(stage, failures)
     backend = stage.store._backend
     drop = backend.drop_scope
-
-    def drop_scope(scope: str, quiet: bool = False) -> None:
-        disk.drop_scope(scope, quiet)
-        drop(scope, quiet)
-
     monkeypatch.setattr(backend, "sync", disk.sync)
     monkeypatch.setattr(backend, "renew", disk.renew)
-    monkeypatch.setattr(backend, "drop_scope", drop_scope)
+    monkeypatch.setattr(backend, "drop_scope", lambda scope: (disk.drop_scope(scope), drop(scope)))
     return disk
 
 

@@ -43,7 +43,7 @@ class MemoryBackend(Backend):
     def make_scope(self, scope: str) -> None:
         self.scopes.add(scope)
 
-    def drop_scope(self, scope: str, quiet: bool = False) -> None:
+    def drop_scope(self, scope: str) -> None:
         with self.lock:
             self.scopes.discard(scope)
             for key in [key for key in self.entries if key.startswith(scope + "/")]:

@@ -231,8 +231,8 @@ class AbstractJobStore(UrlVerbs, LeaderNotes, LeaderVerbs, DeprecatedNames, ABC)
         """
 
     @abstractmethod
-    def delete_job(self, job_id: str, quiet: bool = False) -> None:
-        """Remove a job, its states and files (line 886); where it is `quiet`, nobody can be writing to it."""
+    def delete_job(self, job_id: str) -> None:
+        """Remove a job, its states and the files that go with it; absent is fine (line 886)."""
 
     @abstractmethod
     def jobs(self) -> Iterator[JobDescription]:

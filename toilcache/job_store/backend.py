@@ -29,11 +29,10 @@ class Backend(ABC):
         """Make room for keys below `scope`, which is new; what lies above it is made too."""
 
     @abstractmethod
-    def drop_scope(self, scope: str, quiet: bool = False) -> None:
+    def drop_scope(self, scope: str) -> None:
         """Remove a scope and all keys below it; absent is fine.
 
         It disappears in one step: from then on no key below it can be made, even by a verb that began before.
-        Where that is `quiet`, nobody can be about to make one, and it may go piece by piece.
         """
 
     @abstractmethod

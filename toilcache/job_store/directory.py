@@ -86,13 +86,8 @@ class DirectoryBackend(Backend):
                     vfs.mkdir(os.path.dirname(path), 0o700)
                 vfs.mkdir(path, 0o700)
 
-    def drop_scope(self, scope: str, quiet: bool = False) -> None:
-        """Rename the directory away, so that a late link finds none, then remove it.
-
-        A quiet one is removed where it is, if it holds what most do.
-        """
-        if quiet and _remove_usual(self._prefix + scope):
-            return
+    def drop_scope(self, scope: str) -> None:
+        """Rename the directory away, so that a late link finds none, then remove it."""
         grave = self._trash + random_name(16)
         # Absent is fine, and may only seem so: an empty grave costs nothing.
         with suppress(*_MISSING):

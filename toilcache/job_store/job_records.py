@@ -224,7 +224,7 @@ class JobRecords(StoreCore):
         except OSError as error:
             raise self._unavailable(error) from error
 
-    def delete_job(self, job_id: str, quiet: bool = False) -> None:
+    def delete_job(self, job_id: str) -> None:
         """Remove a job, all its records and the files that go with it.
 
         Absent is fine (specification line 886).
@@ -232,7 +232,7 @@ class JobRecords(StoreCore):
         self._may_write(job_id)
         if layout.is_job_id(job_id):
             try:
-                self._backend.drop_scope(layout.job_scope(job_id), quiet)
+                self._backend.drop_scope(layout.job_scope(job_id))
             except OSError as error:
                 raise self._unavailable(error) from error
 

@@ -19,11 +19,10 @@ Consequence = Callable[[], Changes | None]
 class Consequences:
     """Queues consequences in a gate, and carries out those that the gate has let through."""
 
-    def __init__(self, store: AbstractJobStore, graph: Graph, gate: SyncGate, run: int) -> None:
+    def __init__(self, store: AbstractJobStore, graph: Graph, gate: SyncGate) -> None:
         self._store = store
         self._graph = graph
         self._gate = gate
-        self._is_first_run = run == 1
         self.safe: deque[Consequence] = deque()
         """What the gate has let through and is not done yet."""
 
@@ -77,7 +76,5 @@ class Consequences:
     def _forget(self, node: Node) -> Changes | None:
         if node is self._graph.root or node.id not in self._graph.nodes:
             return None
-        # The one attempt that there was has committed; no leader before this one can be giving it up.
-        quiet = self._is_first_run and node.desc.version == 2
-        self._store.delete_job(node.id, quiet)
+        self._store.delete_job(node.id)
         return self._graph.forget(node)

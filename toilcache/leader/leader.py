@@ -64,7 +64,7 @@ class Leader:
         self._plans = Plans(self._journal, self._graph, adapter, store, run)
         self._attempts = Attempts(store)
         self._gate = SyncGate(store.sync, adapter.wake, store.renew_record, store.is_in_doubt())
-        self._consequences = Consequences(store, self._graph, self._gate, run)
+        self._consequences = Consequences(store, self._graph, self._gate)
         self._timers = Timers()
         self._patience = Patience(self._timers)
         self._ready: deque[Node] = deque()
