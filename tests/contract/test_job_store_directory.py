@@ -353,6 +353,26 @@ def test_a_late_link_into_a_deleted_job(bench: Bench, monkeypatch: pytest.Monkey
     assert not bench.store.job_exists(str(job.jobStoreID))
 
 
+def test_a_job_is_gone_as_a_whole_before_any_of_its_records_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(path: str) -> None:
+        raise Killed
+
+    job = bench.job()
+    bench.store.update_job(job)
+    monkeypatch.setattr(vfs, "unlink", die)
+    with pytest.raises(Killed):
+        bench.store.delete_job(str(job.jobStoreID))
+    monkeypatch.undo()
+    assert str(job.jobStoreID) not in bench.store.job_ids()
+    bench.store._backend.sweep()
+    assert os.listdir(f"{bench.where}/trash") == []
+
+
 def test_clean_removes_what_a_deletion_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     root, job = bench.job(), bench.job()
     bench.store.set_root_job(str(root.jobStoreID))
