@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack, closing, suppress
+from typing import NoReturn
 
 from toilcache import vfs
 from toilcache.batch import protocol
@@ -31,8 +32,20 @@ from toilcache.node.coordination import NodeDirs
 _CANNOT = "cannot be run by its worker: "
 
 
-def main(arguments: list[str]) -> int:
-    """Serve one host; the adapter's socket is an inherited descriptor. Returns the exit status."""
+def main(arguments: list[str]) -> NoReturn:
+    """Serve one host, and exit; the adapter's socket is an inherited descriptor.
+
+    Without taking the interpreter apart: with the SDK of an engine that lasts as long as the engine needs for
+    a container.
+    """
+    status = _serve_host(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _serve_host(arguments: list[str]) -> int:
+    """Serve one host; return the exit status."""
     adapter = socket.socket(fileno=int(arguments[0]))
     adapter.set_inheritable(False)
     container = HostContainer.from_json(arguments[1])

@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from toilcache.batch.resources import Shape
 from toilcache.batch.status import explain
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.node.machine import environment_entry
-from toilcache.process import spawn
+from toilcache.process import own_program, spawn
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -34,14 +33,6 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 _DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-# As -m would, but without modules of the current directory, which may have the names of Python's own.
-_BEGIN = "import os, sys; sys.path[:1] = filter(None, sys.path[:1]); "
-_START = f"{_BEGIN}from toilcache.worker.__main__ import main; sys.exit(main(sys.argv[2:]))"
-# To take a launcher apart, with the SDK of an engine, Python needs as long as the engine for a container.
-_ATTEND = (
-    f"{_BEGIN}from toilcache.batch.container_host import main; status = main(sys.argv[2:]); "
-    "sys.stdout.flush(); sys.stderr.flush(); os._exit(status)"
-)
 WORKFLOW_MARKER = "TOILCACHE_WORKFLOW"
 HOST_MARKER = "TOILCACHE_HOST"
 HOST_VARIABLES = (WORKFLOW_MARKER, HOST_MARKER, *THREAD_VARIABLES, *_DEVICE_VARIABLES)
@@ -71,8 +62,8 @@ def visible_devices(pid: int) -> tuple[int, ...]:
 def host_program(box: HostContainer | None) -> list[str]:
     """Return the argv of a host, in a container if there is one; its descriptor 3 is our socket."""
     if box is None:
-        return [sys.executable, "-c", _START, "toilcache.worker", "3"]
-    return [sys.executable, "-c", _ATTEND, "toilcache.container", "3", box.to_json()]
+        return own_program("toilcache.worker", "toilcache.worker.__main__", "3")
+    return own_program("toilcache.container", "toilcache.batch.container_host", "3", box.to_json())
 
 
 def _spawn_host(program: list[str], environment: dict[str, str], theirs: socket.socket, log_path: str) -> int:

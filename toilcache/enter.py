@@ -13,16 +13,11 @@ import sys
 from toilcache.errors import ToilcacheError
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.job_store.work import queue_needs
+from toilcache.process import own_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-# As -m would, but without modules of the current directory, which may have the names of Python's own.
-_START = (
-    "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
-    "from toilcache.worker.allocation import main; sys.exit(main(sys.argv[2:]))"
-)
 
 
 def main(arguments: list[str]) -> int:
@@ -43,8 +38,8 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     sys.stdout.flush()
-    command = [sys.executable, "-c", _START, "toilcache.worker", verb, store.locator, run, queue, *more]
-    os.execv(sys.executable, command)
+    words = (verb, store.locator, run, queue, *more)
+    os.execv(sys.executable, own_program("toilcache.worker", "toilcache.worker.allocation", *words))
 
 
 def _take_environment(setup: dict[str, Any]) -> None:

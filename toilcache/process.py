@@ -42,6 +42,19 @@ class Completed:
         self.stderr = stderr
 
 
+def own_program(name: str, module: str, *arguments: str) -> list[str]:
+    """Return the argv of Python that calls ``main(arguments)`` of a module of ours, and exits as that says.
+
+    As ``-m`` would, but without modules of the current directory, which may have the names of Python's own.
+    `name` is the word by which the process is found among others.
+    """
+    start = (
+        "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
+        f"from {module} import main; sys.exit(main(sys.argv[2:]))"
+    )
+    return [sys.executable, "-c", start, name, *arguments]
+
+
 def run(
     argv: Sequence[AnyPath],
     *,

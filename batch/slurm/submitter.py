@@ -25,6 +25,7 @@ from toilcache.batch.slurm.queues import Queue
 from toilcache.batch.slurm.trouble import Patience, Trouble
 from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.job_store.work import Work
+from toilcache.process import own_program
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +33,6 @@ SUBMIT_SECONDS = 1.0
 """The least time between two calls of sbatch."""
 AVOID_SECONDS = 600.0
 """So long no worker is asked for on a node that failed, or on which workers ended before they began."""
-_START = (
-    "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
-    "from toilcache.enter import main; sys.exit(main(sys.argv[2:]))"
-)
 
 Refusal = tuple[Queue, str]
 
@@ -66,8 +63,8 @@ class Submitter:
 
     def worker(self, verb: str, queue: str, *more: str) -> list[str]:
         """Return the argv of a worker that is to go on as this program of `toilcache.worker.allocation`."""
-        argv = [sys.executable, "-c", _START, "toilcache.enter"]
-        return [*argv, verb, self._store.locator, str(self._run), queue, *more]
+        words = (verb, self._store.locator, str(self._run), queue, *more)
+        return own_program("toilcache.enter", "toilcache.enter", *words)
 
     def submit(
         self, queues: Iterable[Queue], hosts: Sequence[Host], heard: Set[Task], now: float

@@ -12,11 +12,6 @@ import sys
 from toilcache.errors import CoordinationDirError, ProcessError
 from toilcache.node.deferred import files_in
 
-# As for hosts: without modules of the current directory, which may have the names of Python's own.
-_START = (
-    "import sys; sys.path[:1] = filter(None, sys.path[:1]); "
-    "from toilcache.worker.leftovers import main; sys.exit(main(sys.argv[2:]))"
-)
 _TIMES = 10
 
 
@@ -45,10 +40,10 @@ def _why_not(directory: str) -> str | None:
 
 def _run(directory: str) -> str:
     """Start the program until it has come to its end; what it calls may kill it."""
-    from toilcache.process import spawn
+    from toilcache.process import own_program, spawn
 
     sys.stderr.flush()
-    argv = [sys.executable, "-c", _START, "toilcache.worker.leftovers", directory]
+    argv = own_program("toilcache.worker.leftovers", "toilcache.worker.leftovers", directory)
     status = 0
     for _ in range(_TIMES):
         try:
