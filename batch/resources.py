@@ -5,7 +5,8 @@ Must not know jobs beyond the four numbers and the image they ask for.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from bisect import bisect_left, insort
+from collections import deque
 from typing import NamedTuple
 
 from toilcache.batch.model import JobRequest
@@ -97,32 +98,40 @@ PATIENCE = 64
 
 
 class Pending:
-    """Requests that wait for room, first come first served, with backfill that cannot starve a large job."""
+    """Requests that wait for room, first come first served, with backfill that cannot starve a large job.
+
+    Of each shape only the first can be next; `_turns` are these, by their numbers of arrival.
+    """
 
     def __init__(self) -> None:
-        self._by_shape: OrderedDict[Shape, deque[JobRequest]] = OrderedDict()
+        self._by_shape: dict[Shape, deque[tuple[int, JobRequest]]] = {}
+        self._turns: list[tuple[int, Shape]] = []
         self._overtaken: dict[Shape, int] = {}
+        self._arrived = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._by_shape.values()))
 
     def add(self, request: JobRequest) -> None:
-        """Queue a request behind those of its shape."""
-        self._by_shape.setdefault(request.shape, deque()).append(request)
+        """Queue a request behind all others."""
+        self._arrived += 1
+        if request.shape not in self._by_shape:
+            self._by_shape[request.shape] = deque()
+            self._turns.append((self._arrived, request.shape))
+        self._by_shape[request.shape].append((self._arrived, request))
 
     def discard(self, job_id: str) -> JobRequest | None:
         """Remove a request and return it; None if it is not here."""
-        for shape, requests in self._by_shape.items():
-            for request in requests:
+        for requests in self._by_shape.values():
+            for index, (_, request) in enumerate(requests):
                 if request.job_id == job_id:
-                    requests.remove(request)
-                    self._drop_if_empty(shape)
+                    self._remove(request.shape, index)
                     return request
         return None
 
     def shapes(self) -> list[tuple[Shape, int]]:
         """Return the shapes of what waits, in the order in which they are looked at, with their numbers."""
-        return [(shape, len(requests)) for shape, requests in self._by_shape.items()]
+        return [(shape, len(self._by_shape[shape])) for _, shape in self._turns]
 
     def only_shape(self) -> Shape | None:
         """Return the shape of all that waits, None if nothing does or shapes differ."""
@@ -131,7 +140,7 @@ class Pending:
     def next(self, pool: Pool) -> JobRequest | None:
         """Remove and return the next request for which the pool has room, None if there is none."""
         passed: list[Shape] = []
-        for shape in self._by_shape:
+        for _, shape in self._turns:
             if pool.fits(shape):
                 for overtaken in passed:
                     self._overtaken[overtaken] = self._overtaken.get(overtaken, 0) + 1
@@ -145,13 +154,18 @@ class Pending:
     def pop(self, shape: Shape) -> JobRequest | None:
         """Remove and return the first request of a shape, None if there is none."""
         requests = self._by_shape.get(shape)
-        if not requests:
-            return None
-        request = requests.popleft()
-        self._drop_if_empty(shape)
-        return request
+        return self._remove(shape, 0) if requests else None
 
-    def _drop_if_empty(self, shape: Shape) -> None:
-        if not self._by_shape[shape]:
+    def _remove(self, shape: Shape, index: int) -> JobRequest:
+        """Take one out of its queue; where it was the first of its shape, the turn is the second's."""
+        requests = self._by_shape[shape]
+        arrived, request = requests[index]
+        del requests[index]
+        if index == 0:
+            del self._turns[bisect_left(self._turns, (arrived,))]
+            if requests:
+                insort(self._turns, (requests[0][0], shape))
+        if not requests:
             del self._by_shape[shape]
             self._overtaken.pop(shape, None)
+        return request

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 
@@ -113,6 +113,7 @@ class LocalBench(Bench):
     """The adapter for this machine."""
 
     adapter: LocalAdapter
+    setup: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
@@ -126,7 +127,7 @@ class LocalBench(Bench):
         self, setup: dict[str, Any] | None = None, run: int = 1, devices: int = 0
     ) -> LocalAdapter:
         pool = Pool(Capacity(SLOTS, 1000 * MIB, 1000 * MIB, devices))
-        made = host_setup(self.store, self.dirs) | (setup or {})
+        made = host_setup(self.store, self.dirs) | self.setup | (setup or {})
         return LocalAdapter(pool, str(self.config.workflowID), run, made, self.clean)
 
     def next_leader(self, devices: int = 0) -> LocalAdapter:
@@ -157,6 +158,12 @@ class LocalBench(Bench):
             if marker in environ.split(b"\0"):
                 found.append(pid)
         return found
+
+
+class SharingBench(LocalBench):
+    """The same with processes that run one job after the other."""
+
+    setup: ClassVar[dict[str, Any]] = {"share_process": True}
 
 
 class NullBench(Bench):

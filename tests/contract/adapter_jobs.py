@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from toilcache.job.job import Job
@@ -148,3 +150,31 @@ def defer(job: Job, place: str, slowly: bool, gate: str | None) -> None:
     if gate is None:
         os.kill(os.getpid(), signal.SIGKILL)
     wait_for(job, str(gate))
+
+
+def haunt(job: Job, kind: str, path: str) -> None:
+    """Leave something behind that writes to this job's directory; say which process this is."""
+    there = os.getcwd()
+    Path(path).write_text(str(os.getpid()), encoding="ascii")
+    program = f"""import os, time
+while True:
+    os.path.isdir({there!r}) and open({there!r} + "/x", "a").close()
+    time.sleep(0.001)
+"""
+    if kind == "thread":
+        threading.Thread(target=exec, args=(program, {}), daemon=True).start()
+    elif kind == "child":
+        os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", program])
+    elif os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execv(sys.executable, [sys.executable, "-c", program])
+        os._exit(0)
+    else:
+        os.wait()
+
+
+def look_around(job: Job, path: str) -> None:
+    """Say what comes into this job's directory, and which process this is."""
+    time.sleep(0.2)
+    Path(path).write_text(f"{os.getpid()} {os.listdir()}", encoding="ascii")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract import adapter_jobs
-from tests.contract.adapter_bench import SLOTS, LocalBench, alive_with, bury
+from tests.contract.adapter_bench import SLOTS, LocalBench, SharingBench, alive_with, bury
 from tests.contract.docker_bench import DockerBench
 from toilcache.batch import host_process
 from toilcache.batch import local as local_module
@@ -19,15 +19,15 @@ from toilcache.errors import ProcessError
 from toilcache.job.exit_reason import BatchJobExitReason as Reason
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[LocalBench]:
-    bench = LocalBench(tmp_path)
+@pytest.fixture(params=[LocalBench, SharingBench])
+def local(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalBench]:
+    bench: LocalBench = request.param(tmp_path)
     yield bench
     bench.close()
     assert bench.processes() == []
 
 
-@pytest.fixture(params=[LocalBench, DockerBench])
+@pytest.fixture(params=[LocalBench, SharingBench, DockerBench])
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalBench]:
     bench: LocalBench = request.param(tmp_path)
     yield bench

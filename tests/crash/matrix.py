@@ -24,6 +24,12 @@ from tests.runs import Finished, Place
 from toilcache.job_store.file_job_store import FileJobStore
 
 OPTIONS = ("--maxLocalJobs", "1", "--maxCores", "1", "--retryCount", "3", "--retryBackoff", "0.01")
+MODES = {
+    "plain": ("--caching", "false"),
+    "cached": ("--caching", "true"),
+    "sharing": ("--caching", "false", "--shareProcess"),
+}
+"""What a run may be like, and the options for that."""
 ROLES = (LEADER, HOST, WORKER)
 START, RESTART, CLEAN, END = "start", "restart", "clean", "end"
 # The middle of a run: the leader is killed there before a restart is tested.
@@ -37,7 +43,7 @@ class Case(NamedTuple):
     victim: str
     role: str
     step: int
-    caching: bool = True
+    mode: str = "cached"
 
     def __str__(self) -> str:
         return f"{self.operation}: {self.victim} killed at step {self.step} of {self.role}"
@@ -46,13 +52,13 @@ class Case(NamedTuple):
 class Run:
     """The workflow in a directory of its own."""
 
-    def __init__(self, base: Path, *, keep: bool = True, caching: bool = True) -> None:
+    def __init__(self, base: Path, *, keep: bool = True, mode: str = "cached") -> None:
         base.mkdir(parents=True)
         self.base = base
         self.place = Place(base, matrix_workflow.__file__)
         self.place.environment["PLACE"] = str(self.place.base)  # so that hosts are found too
         kept = ("--clean", "never" if keep else "always")
-        self.options = (*OPTIONS, *kept, "--caching", str(caching).lower())
+        self.options = (*OPTIONS, *kept, *MODES[mode])
 
     def plan(self, victim: str, role: str, step: int) -> Plan:
         """Plan a kill, or with step 0 to count."""
@@ -128,7 +134,7 @@ class Run:
 
 def survive(base: Path, case: Case) -> Plan:
     """Kill and go on, and check what then is; returns the plan, which tells what was killed and when."""
-    run = Run(base, keep=case.operation != END, caching=case.caching)
+    run = Run(base, keep=case.operation != END, mode=case.mode)
     plan = run.plan(case.victim, case.role, case.step)
     operations = {START: _survive_run, RESTART: _survive_restart, CLEAN: _survive_clean, END: _survive_end}
     operations[case.operation](run, plan)

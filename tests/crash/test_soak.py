@@ -20,6 +20,7 @@ import pytest
 from tests.crash.test_kills import Workflow
 from tests.fakes.faults import ANY, HOST, KILL_BEFORE, LEADER, WORKER, Plan
 from tests.runs import DEADLINE
+from toilcache.job_store.file_job_store import FileJobStore
 
 KILLS = int(os.environ.get("SOAK_KILLS", "1000"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
@@ -32,7 +33,8 @@ def kill_at_random(base: Path, seed: int, steps: dict[str, int]) -> Counter[str]
     workflow = Workflow(base)
     draw = random.Random(seed)
     victims: Counter[str] = Counter()
-    options = ["--retryCount", "20"]
+    options = ["--retryCount", "20", *(["--shareProcess"] * draw.randrange(2))]
+    fresh = list(options)
     while True:
         victim = draw.choice((LEADER, HOST, WORKER))
         role = WORKER if victim == WORKER else ANY
@@ -50,9 +52,20 @@ def kill_at_random(base: Path, seed: int, steps: dict[str, int]) -> Counter[str]
         else:  # there was no workflow yet to restart
             assert "--restart" in options, errors
             assert "start" in errors, errors
-            options = options[:2]
+            options = list(fresh)
     workflow.check_end(output)
+    check_store(workflow.store)
     return +victims
+
+
+def check_store(path: Path) -> None:
+    """In the store are the root, the follow-on whose value is the root's, and nothing else."""
+    store = FileJobStore(str(path))
+    store.resume()
+    store.clean()
+    files = Counter(file.relative_to(path).parts[0] for file in path.rglob("*") if file.is_file())
+    assert len(list(path.glob("jobs/*/*"))) == 2, files
+    assert not files["trash"] + files["free"] + files["linked"], files
 
 
 def attempt(base: Path, seed: int, steps: dict[str, int]) -> tuple[Counter[str], str]:

@@ -108,6 +108,36 @@ def test_first_come_first_served_within_a_shape() -> None:
     assert pending.next(room) is None
 
 
+def test_first_come_first_served_among_shapes() -> None:
+    pending = Pending()
+    for name, memory in zip("abcdef", (1, 2, 1, 3, 2, 1), strict=True):
+        pending.add(request(name, memory=memory))
+    assert [shape[1] for shape, _ in pending.shapes()] == [1, 2, 3]
+    assert pending.discard("a") is not None
+    assert [shape[1] for shape, _ in pending.shapes()] == [2, 1, 3]
+    room = pool(cores=1)
+    started = []
+    while found := pending.next(room):
+        started.append(found.job_id)
+    assert started == ["b", "c", "d", "e", "f"]
+
+
+def test_a_shape_that_never_runs_out_does_not_starve_another() -> None:
+    """The stream was there first, and there is always room for either."""
+    pending, room = Pending(), pool(cores=1)
+    pending.add(request("first"))
+    pending.add(request("of the stream"))
+    pending.add(request("other", memory=2))
+    room.take(request().shape)
+    started = []
+    while "other" not in started:
+        pending.add(request(f"later {len(started)}"))
+        room.give(request().shape)
+        started += names(pending, room)
+        assert len(started) < 10
+    assert started == ["first", "of the stream", "other"]
+
+
 def test_small_jobs_fill_the_gaps() -> None:
     pending, room = Pending(), pool(cores=4)
     room.take(request(cores=2).shape)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
+import sys
 from contextlib import suppress
 
 from toilcache import vfs
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BLOCK = 512
-_TICK = 1.0
-"""Seconds after the making of a directory from which on a change leaves another time, on any file system."""
 
 
 def make_scratch(parent: str) -> str:
@@ -53,7 +51,7 @@ class Spare:
         """Name it; the first job that takes it makes it."""
         self._path = path
         self._mark: tuple[int, ...] = ()
-        self._made = 0.0
+        self._is_given_up = False
 
     def enter(self) -> None:
         """Make an empty directory (0711) the current one: this, unless something was kept under its name."""
@@ -61,21 +59,24 @@ class Spare:
             with suppress(FileNotFoundError):
                 os.chdir(self._path)
                 return
-        try:
-            _make(self._path)
-            self._mark, self._made = _mark(self._path), time.monotonic()
-            os.chdir(self._path)
-        except FileExistsError:
-            os.chdir(make_scratch(os.path.dirname(self._path)))
+        if not self._is_given_up:
+            with suppress(FileExistsError):
+                _make(self._path)
+                self._mark = _mark(self._path)
+                os.chdir(self._path)
+                return
+        os.chdir(make_scratch(os.path.dirname(self._path)))
 
     def is_untouched(self, path: str) -> bool:
         """Tell whether a job that had this directory has left it as it was; else it is to be removed.
 
-        A file that is made within a few milliseconds of the directory leaves its times as they were.
+        A job that leaves something running might write here later: then no other job has it. A file that is
+        made within a few milliseconds of the directory, on older kernels, leaves its times as they were.
         """
-        is_old = time.monotonic() > self._made + _TICK
+        if not is_alone():
+            self._is_given_up = True
         with suppress(FileNotFoundError):
-            if _mark(path) == self._mark and (is_old or not os.listdir(path)):
+            if not self._is_given_up and _mark(path) == self._mark and not os.listdir(path):
                 return True
         self._mark = ()
         return False
@@ -90,6 +91,16 @@ def _mark(path: str) -> tuple[int, ...]:
     """What changes when a directory gets another name, mode or access list, or one of its entries does."""
     status = os.lstat(path)
     return status.st_ino, status.st_mode, status.st_ctime_ns
+
+
+def is_alone() -> bool:
+    """Tell whether this process has no child, not even an ended one, and no other thread of Python's."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        threading = sys.modules.get("threading")
+        return threading is None or threading.active_count() == 1
+    return False
 
 
 def remove_if_empty(path: str) -> bool:

@@ -187,7 +187,12 @@ class Host:
         self._running[runner.pid] = _Running(job_id, version, shape, runner)
 
     def _run(self, job_id: str, version: int, spare: Spare | None) -> int:
-        """In a runner: run the chain that begins with this attempt."""
+        """In a runner: run the chain that begins with this attempt.
+
+        One that takes more attempts has to know whether this one leaves something running, daemons too.
+        """
+        if spare is not None:
+            self._kernel.adopt_orphans()
         os.environ[protocol.JOB_MARKER] = f"{job_id}:{version}"
         return run_chain(self._context, job_id, version, spare)
 
@@ -217,11 +222,15 @@ class Host:
     def _finish(self) -> None:
         """Take note of attempts that are over while their process waits for another one."""
         for pid in self._runners.finished():
-            running = self._running.pop(pid, None)
-            if running is not None:
-                posix.empty(running.runner.log)
-                self._runners.wait_again(running.runner)
-                self._report_end(running.job_id, running.version, running.shape, 0)
+            running = self._running.get(pid)
+            if running is None or running.cancelled:  # that one is about to die, and is buried then
+                continue
+            del self._running[pid]
+            posix.empty(running.runner.log)
+            self._runners.wait_again(running.runner)
+            self._report_end(running.job_id, running.version, running.shape, 0)
+            if self._source.lost:
+                self._write_note()
 
     def _end(self, pid: int, running: _Running, status: int, max_rss: int) -> None:
         self._kill_left_behind(pid, running)

@@ -14,7 +14,7 @@ import signal
 import sys
 from contextlib import suppress
 
-from toilcache.file_store.scratch import Spare, fresh_scratch
+from toilcache.file_store.scratch import Spare, fresh_scratch, is_alone
 from toilcache.worker import posix
 
 TYPE_CHECKING = False
@@ -189,10 +189,13 @@ class Runners:
             os._exit(status)
 
     def _work(self, reading: int, spare: Spare | None) -> int:
-        """Do one piece of work, or all there is as long as nothing goes wrong; returns the exit status."""
+        """Do one piece of work, or all there is as long as nothing goes wrong; returns the exit status.
+
+        What a piece of work leaves running goes with its process.
+        """
         while words := os.read(reading, 4096).decode("ascii").split():
             status = self._run(words[0], int(words[1]), spare)
-            if status or self._wake < 0:
+            if status or self._wake < 0 or not is_alone():
                 return status
             posix.flush(sys.stdout, sys.stderr)
             os.write(self._done[1], f"{os.getpid()} ".encode("ascii"))
