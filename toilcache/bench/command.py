@@ -1,6 +1,6 @@
-"""``toilcache bench``: runs rows, repeats them, prints a table or JSON.
+"""``toilcache bench``: runs rows, repeats them, prints a report as a table or JSON.
 
-Knows repetition and presentation.
+Knows repetition, and how a report is made of figures.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,13 +16,14 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from toilcache import __version__
 from toilcache.bench.containers import container_rows
 from toilcache.bench.filesystem import fresh_directory
-from toilcache.bench.peers import PEERS, rows_of
+from toilcache.bench.peers import PEERS, peers_in, rows_of
+from toilcache.bench.row import Budget, PeerRow, Row
 from toilcache.bench.rows import ROWS
+from toilcache.bench.surroundings import describe_engine, describe_machine, describe_peers
+from toilcache.bench.table import table
 from toilcache.errors import ConfigError
-from toilcache.node.machine import machine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,23 +64,24 @@ def bench(options: argparse.Namespace) -> int:
     if unknown:
         raise ConfigError(f"cannot measure {unknown[0]!r}: there is no such row; choose {', '.join(rows)}")
     names = options.rows or list(rows if options.container is not None else ROWS)
+    ours = {name: rows[name] for name in names}
     peers = rows_of(options.peers, names)
-    measures: dict[str, Callable[[str], float]] = {name: rows[name][0] for name in names}
-    for name, row in peers.items():
-        measures[name] = partial(row.measure, options.peers_python)
+    measures: dict[str, Callable[[str], float]] = {name: row.measure for name, row in ours.items()}
+    for name, peer in peers.items():
+        measures[name] = partial(peer.measure, options.peers_python)
+    versions = describe_peers(options.peers_python, peers_in(options.peers))
+    begin = os.getloadavg()[0]
     with _ended_in_order(), fresh_directory(options.dir) as (directory, kind):
         figures = _repeat(measures, options.repeat, directory)
-    units = {
-        **{name: row[1] for name, row in rows.items()},
-        **{name: row.unit for name, row in peers.items()},
-    }
     report = {
-        "machine": _describe_machine(),
+        **describe_engine(),
+        "machine": describe_machine(),
+        "peers": versions,
+        "load": {"begin": begin, "end": os.getloadavg()[0]},
         "directory": kind,
-        "rows": {name: _summary(units[name], runs) for name, runs in figures.items()},
-        "ratios": {name: _ratio(figures[row.beside], figures[name]) for name, row in peers.items()},
+        **_results(ours, peers, figures),
     }
-    print(json.dumps(report) if options.json else _table(report))
+    print(json.dumps(report) if options.json else table(report))
     return 0
 
 
@@ -113,35 +114,29 @@ def _repeat(
     return figures
 
 
+def _results(
+    ours: dict[str, Row], peers: dict[str, PeerRow], figures: dict[str, list[float]]
+) -> dict[str, Any]:
+    """Rows by name, the ratios to peers' rows, and what became of the budgets of both."""
+    medians = {name: median(figures[name]) for name in ours}
+    ratios = {name: _ratio(figures[row.beside], figures[name]) for name, row in peers.items()}
+    budgets = {
+        **{name: _verdict(row.budget, medians[name]) for name, row in ours.items() if row.budget},
+        **{name: _verdict(row.ratio, ratios[name]) for name, row in peers.items() if row.ratio},
+    }
+    units = {name: row.unit for name, row in ours.items()} | {name: row.unit for name, row in peers.items()}
+    rows = {name: _summary(units[name], runs) for name, runs in figures.items()}
+    return {"rows": rows, "ratios": ratios, "budgets": budgets}
+
+
 def _ratio(ours: list[float], theirs: list[float]) -> float:
     """The median of the ratios of runs that stood beside each other."""
     return median(mine / other for mine, other in zip(ours, theirs, strict=True))
 
 
+def _verdict(budget: Budget, figure: float) -> dict[str, Any]:
+    return {"budget": str(budget), "met": budget.is_met(figure)}
+
+
 def _summary(unit: str, runs: list[float]) -> dict[str, Any]:
     return {"unit": unit, "min": min(runs), "median": median(runs), "max": max(runs), "runs": runs}
-
-
-def _describe_machine() -> dict[str, Any]:
-    here = machine()
-    return {
-        "toilcache": __version__,
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "cores": here.cores,
-        "memory": here.memory,
-        "load": os.getloadavg()[0],
-    }
-
-
-def _table(report: dict[str, Any]) -> str:
-    here = report["machine"]
-    lines = [
-        f"toilcache {here['toilcache']}, Python {here['python']}, Linux {here['kernel']}, "
-        f"{here['cores']:g} cores, load {here['load']:.1f} at the end; on {report['directory']}",
-        f"{'row':<16}{'median':>10}{'min':>10}{'max':>10}  unit",
-    ]
-    for name, row in report["rows"].items():
-        lines.append(f"{name:<16}{row['median']:>10.4g}{row['min']:>10.4g}{row['max']:>10.4g}  {row['unit']}")
-    lines += [f"ours / {name}: {ratio:.3g}" for name, ratio in report["ratios"].items()]
-    return "\n".join(lines)

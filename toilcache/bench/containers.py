@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from functools import partial
 
+from toilcache.bench.row import Budget, Row
 from toilcache.bench.rows import run_workflow
 from toilcache.containers.engines import make_engine
 from toilcache.containers.model import ContainerSpec
@@ -17,14 +17,12 @@ from toilcache.errors import ContainerError
 
 SIZES = (50, 450)
 
-Row = tuple[Callable[[str], float], str]
-
 
 def container_rows(image: str | None, engine: str) -> dict[str, Row]:
     """Return the rows for an image; they measure only if there is one."""
     return {
-        "container": (partial(_each_job, image, engine), "ms/job"),
-        "container-first": (partial(_first_job, image, engine), "s"),
+        "container": Row(partial(_each_job, image, engine), "ms/job", Budget(5)),
+        "container-first": Row(partial(_first_job, image, engine), "s", Budget(0.3)),
     }
 
 

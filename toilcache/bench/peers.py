@@ -9,25 +9,17 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from functools import partial
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
-from toilcache.bench.rows import CACHE_TIMES, CROWD, quantile
+from toilcache.bench.row import Budget, PeerRow
+from toilcache.bench.rows import CACHE_TIMES, CROWD, SHARED_SIZES, quantile
 from toilcache.errors import ConfigError
 from toilcache.io import atomic_copy
 from toilcache.process import run
 
 TOIL_FAN, TOIL_CHAIN, PARSL_FAN = (10, 50), (10, 110), (500, 2500)
-
-
-class PeerRow(NamedTuple):
-    """A peer's row: which of ours it stands beside, how it is measured, and what a larger figure means."""
-
-    beside: str
-    measure: Callable[[str, str], float]
-    unit: str
 
 
 def _script(python: str, name: str, directory: str, *arguments: str) -> tuple[dict[str, Any], float]:
@@ -78,24 +70,26 @@ def _diskcache(python: str, directory: str, pause: float, part: float) -> float:
     return quantile(figures["milliseconds"], part)
 
 
-def _parsl_fan(python: str, directory: str) -> float:
+def _parsl_fan(python: str, directory: str, sizes: tuple[int, int] = PARSL_FAN) -> float:
     few, many = (
-        _script(python, "peer_parsl.py", directory, str(size), directory)[0]["seconds"] for size in PARSL_FAN
+        _script(python, "peer_parsl.py", directory, str(size), directory)[0]["seconds"] for size in sizes
     )
-    return float((PARSL_FAN[1] - PARSL_FAN[0]) / (many - few))
+    return float((sizes[1] - sizes[0]) / (many - few))
 
 
 PEERS: dict[str, dict[str, PeerRow]] = {
     "toil": {
-        "toil fan-out": PeerRow("fan-out", _toil_fan, "jobs/s"),
+        "toil fan-out": PeerRow("fan-out", _toil_fan, "jobs/s", Budget(60, least=True)),
         "toil chain": PeerRow("chain", _toil_chain, "ms/job"),
         "toil empty": PeerRow("empty", _toil_empty, "s"),
-        "toil hit": PeerRow("cache-hit", _toil_hit, "ms"),
-        "toil write": PeerRow("cache-write", _toil_write, "ms"),
+        "toil hit": PeerRow("cache-hit", _toil_hit, "ms", Budget(1 / 5)),
+        "toil write": PeerRow("cache-write", _toil_write, "ms", Budget(1 / 5)),
     },
     "parsl": {
-        "parsl fan-out": PeerRow("fan-out", _parsl_fan, "jobs/s"),
-        "parsl shared": PeerRow("fan-out-shared", _parsl_fan, "jobs/s"),
+        "parsl fan-out": PeerRow("fan-out", _parsl_fan, "jobs/s", Budget(0.6, least=True)),
+        "parsl shared": PeerRow(
+            "fan-out-shared", partial(_parsl_fan, sizes=SHARED_SIZES), "jobs/s", Budget(3, least=True)
+        ),
     },
     "diskcache": {
         "diskcache p99": PeerRow("crowd-p99", partial(_diskcache, pause=0.02, part=0.99), "ms"),
@@ -104,14 +98,21 @@ PEERS: dict[str, dict[str, PeerRow]] = {
 }
 
 
+def peers_in(text: str) -> list[str]:
+    """Return the names of peers in a comma-separated list.
+
+    :raises ConfigError: a peer is not known.
+    """
+    names = list(filter(None, text.split(",")))
+    for name in names:
+        if name not in PEERS:
+            raise ConfigError(f"cannot compare with {name!r}: choose of {', '.join(PEERS)}")
+    return names
+
+
 def rows_of(peers: str, names: list[str]) -> dict[str, PeerRow]:
     """Return the rows of the peers in a comma-separated list that stand beside the rows of these names.
 
     :raises ConfigError: a peer is not known.
     """
-    found: dict[str, PeerRow] = {}
-    for peer in filter(None, peers.split(",")):
-        if peer not in PEERS:
-            raise ConfigError(f"cannot compare with {peer!r}: choose of {', '.join(PEERS)}")
-        found.update({name: row for name, row in PEERS[peer].items() if row.beside in names})
-    return found
+    return {name: row for peer in peers_in(peers) for name, row in PEERS[peer].items() if row.beside in names}
