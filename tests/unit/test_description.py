@@ -306,6 +306,32 @@ def test_a_fresh_description_makes_a_small_pickle_and_lists_come_back():
     assert (copy.unitName, copy.services, copy.local) == ("", [], False)
 
 
+CONTAINERS = (
+    "result_refs",
+    "promised",
+    "messages",
+    "user_streams",
+    "filesToDelete",
+    "jobsToDelete",
+    "_chain",
+)
+
+
+def test_a_description_has_no_containers_but_those_that_were_looked_at():
+    one, other = describe(), pickle.loads(pickle.dumps(describe()))
+    assert set(vars(one)).isdisjoint({*CONTAINERS, "predecessorsFinished"})
+    assert set(vars(other)).isdisjoint({*CONTAINERS, "predecessorsFinished"})
+    for name in CONTAINERS:
+        getattr(one, name).append("mine")
+        assert (getattr(one, name), getattr(other, name)) == (["mine"], [])
+    one.predecessorsFinished.add("mine")
+    assert (one.predecessorsFinished, other.predecessorsFinished) == ({"mine"}, set())
+    again = pickle.loads(pickle.dumps(one))
+    assert [getattr(again, name) for name in CONTAINERS] == [["mine"]] * len(CONTAINERS)
+    assert again.predecessorsFinished == {"mine"}
+    assert len(pickle.dumps(other)) == len(pickle.dumps(describe()))  # looked at, and empty still
+
+
 def test_names_are_shown_to_people():
     description = JobDescription({}, "align", "chr 1", "Align reads", local=True)
     description.jobStoreID, description.version = "0123", 4

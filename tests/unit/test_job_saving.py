@@ -132,6 +132,21 @@ def test_a_body_can_be_saved_alone():
     assert Job.loadJob(store, job.description).run(None) == 1
 
 
+def test_a_body_that_is_saved_again_holds_the_promises_it_has_then():
+    store = DictStore()
+    job, maker = Job.wrapFn(identity, 1), Job()
+    for one in (job, maker):
+        store.assign_job_id(one.description)
+    job.saveBody(store)
+    assert "promised" not in vars(job.description)
+    job._args = (maker.rv(),)
+    job.saveBody(store)
+    assert job.description.promised == [maker.jobStoreID]
+    job._args = (2,)
+    job.saveBody(store)
+    assert job.description.promised == []
+
+
 def test_a_job_that_ran_has_nothing_to_load():
     store = DictStore()
     Job().saveAsRootJob(store)

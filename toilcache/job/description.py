@@ -40,6 +40,28 @@ _OMITTED_IF_EMPTY = (
 )
 
 
+class _OwnContainer:
+    """A container of each object's own, made when it is first looked at.
+
+    Most descriptions never need most of theirs. A job that adds 100,000 others holds as many descriptions,
+    and Python's search for garbage visits all their containers again and again meanwhile.
+    """
+
+    def __init__(self, kind: type) -> None:
+        """Take what makes an empty one."""
+        self._kind = kind
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else instance.__dict__.setdefault(self._name, self._kind())
+
+
+def _own(kind: type) -> Any:
+    return _OwnContainer(kind)
+
+
 class JobDescription(Requirer):
     """Everything about a job that is decided without running it (specification lines 530-692)."""
 
@@ -73,6 +95,14 @@ class JobDescription(Requirer):
     _body_file: str | None = None
     _body_module: ModuleDescriptor | None = None
     _remaining_tries: int | None = None
+    predecessorsFinished: set[str] = _own(set)
+    result_refs: list[str] = _own(list)
+    promised: list[str] = _own(list)
+    messages: list[Any] = _own(list)
+    user_streams: list[Any] = _own(list)
+    filesToDelete: list[str] = _own(list)
+    jobsToDelete: list[str] = _own(list)
+    _chain: list[Names] = _own(list)
 
     def __init__(
         self,
@@ -97,7 +127,7 @@ class JobDescription(Requirer):
         state = self.__dict__.copy()
         state.pop("_config", None)
         for name in _OMITTED_IF_EMPTY:
-            if not state[name]:
+            if not state.get(name, True):
                 del state[name]
         if not any(self._phases):
             del state["_phases"]
@@ -109,14 +139,6 @@ class JobDescription(Requirer):
         self.unitName = ""
         self._phases: list[dict[Any, None]] = [{}, {}]
         self.serviceTree: dict[Any, list[Any]] = {}
-        self.predecessorsFinished: set[str] = set()
-        self.result_refs: list[str] = []
-        self.promised: list[str] = []
-        self.messages: list[Any] = []
-        self.user_streams: list[Any] = []
-        self.filesToDelete: list[str] = []
-        self.jobsToDelete: list[str] = []
-        self._chain: list[Names] = []
         self.__dict__.update(state)
 
     def __str__(self) -> str:

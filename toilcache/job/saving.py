@@ -80,7 +80,9 @@ def save_body(job: Job, store: AbstractJobStore) -> None:
         raise JobException(
             f"cannot save the body of {job}: no id is assigned to it; call assign_job_id first"
         )
-    body, desc.promised = dumps(job, job)
+    body, promised = dumps(job, job)
+    if promised or "promised" in vars(desc):  # one that is empty is not worth a list for each job
+        desc.promised = promised
     module = describe_module(job.body_module())
     if len(body) <= INLINE_LIMIT:
         desc.attach_inline_body(body, module)
