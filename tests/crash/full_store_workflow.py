@@ -28,7 +28,7 @@ def root(job: Job) -> list[Any]:
 
 
 def waits(job: Job, number: int, file_id: Any) -> list[Any]:
-    """Return an inline value, one that takes a file, and the value of a new job."""
+    """Write a file to keep; return an inline value, one that takes a file, and the value of a new job."""
     with job.fileStore.readGlobalFileStream(file_id) as stream:
         assert stream.read() == b"%d" % number
     job.fileStore.deleteGlobalFile(file_id)
@@ -38,6 +38,9 @@ def waits(job: Job, number: int, file_id: Any) -> list[Any]:
     note.rename(flags / f"started-{number}")
     while not (flags / "go").exists():
         time.sleep(0.01)
+    kept = Path(job.fileStore.getLocalTempFile())
+    kept.write_text(str(number), encoding="ascii")
+    job.fileStore.writeGlobalFile(str(kept))
     return [number, job.addChildFn(int, number + COUNT, **SMALL).rv(), "x" * 100_000]
 
 

@@ -71,6 +71,15 @@ class FullStore(Place):
     def end_all(self) -> None:
         (self.flags / "go").touch()
 
+    def jobs(self) -> list[int]:
+        """The processes of the jobs that have begun."""
+        return [int(path.read_text(encoding="ascii")) for path in self.flags.glob("started-*")]
+
+    def all_wait(self) -> bool:
+        """The leader has said that it waits, and so has each job, in its own log."""
+        logs = [Path(f"/proc/{pid}/fd/2").read_text() for pid in self.jobs()]
+        return WAITS in self.log and all("waiting for room" in log for log in logs)
+
     def fill(self) -> None:
         """From now on nothing can be written."""
         raise NotImplementedError
@@ -86,11 +95,18 @@ class FullStore(Place):
         return [event for event in map(json.loads, lines) if event["e"] == kind]
 
     def check_waited(self) -> None:
-        """It was said once, when it began and when it was over; all jobs waited; none was charged."""
+        """It was said once, when it began and when it was over; all jobs waited; none was charged.
+
+        Each has run once, and its file is there once.
+        """
         assert self.log.count(WAITS) == 1, self.log
         assert self.log.count(GOES_ON) == 1, self.log
         assert self.events("fail") == []
         assert self.events("retry") == []
+        issued = Counter(event["job"] for event in self.events("issue"))
+        assert (len(issued), set(issued.values())) == (2 * COUNT + 1, {1})
+        kept = sorted(path.read_text() for path in self.store.glob("kept/*/*/*/*"))
+        assert kept == [str(number) for number in range(COUNT)]
         waited = [
             path for path in (self.base / "logs").glob("waits-*") if "waiting for room" in path.read_text()
         ]
@@ -164,7 +180,7 @@ def test_jobs_that_end_while_the_store_is_full_wait_for_room(place: FullStore) -
     leader = place.begin_all()
     place.fill()
     place.end_all()
-    place.wait_for(lambda: WAITS in place.log, leader)
+    place.wait_for(place.all_wait, leader)
     place.free()
     place.finish(leader).check_result(full_store_workflow.EXPECTED)
     place.check_waited()
@@ -174,9 +190,9 @@ def test_a_job_that_only_waits_for_room_is_not_over_its_time(place: FullStore) -
     leader = place.begin_all("--maxJobDuration", "8s")
     place.fill()
     place.end_all()
-    pids = [int(path.read_text(encoding="ascii")) for path in place.flags.glob("started-*")]
+    pids = place.jobs()
     began = max(psutil.Process(pid).create_time() for pid in pids)
-    place.wait_for(lambda: WAITS in place.log and time.time() - began > 10, leader)
+    place.wait_for(lambda: place.all_wait() and time.time() - began > 10, leader)
     assert all(psutil.pid_exists(pid) for pid in pids)
     place.free()
     place.finish(leader).check_result(full_store_workflow.EXPECTED)
