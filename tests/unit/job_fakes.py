@@ -22,6 +22,7 @@ class DictStore:
         self.owners: dict[str, str | None] = {}
         self.created: list[str] = []
         self.batches = 0
+        self.safe: set[str] = set()
         self.root: str | None = None
         self.config = Config()
         self._count = 0
@@ -41,6 +42,9 @@ class DictStore:
         description.version, description.token = 1, "aa" * 16
         self.records[str(description.jobStoreID)] = pickle.dumps(description, 5)
         return description
+
+    def sync(self) -> None:
+        self.safe = set(self.records)
 
     def update_job(self, description: JobDescription) -> None:
         description.version += 1

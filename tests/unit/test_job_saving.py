@@ -45,6 +45,19 @@ def test_those_that_are_named_are_written_before_those_that_name_them():
     assert place[b.jobStoreID] < place[root.jobStoreID]
 
 
+def test_all_are_safe_from_a_power_cut_before_the_root_has_its_name():
+    class Named(DictStore):
+        def set_root_job(self, job_id):
+            assert self.safe == {job_id, child.jobStoreID}
+            super().set_root_job(job_id)
+
+    root = Job()
+    child = root.addChild(Job())
+    store = Named()
+    root.saveAsRootJob(store)
+    assert store.root == root.jobStoreID
+
+
 @pytest.mark.parametrize("fault", ["two roots", "cycle", "checkpoint"])
 def test_a_bad_graph_leaves_nothing_in_the_store(fault):
     store = DictStore()

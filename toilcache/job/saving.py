@@ -35,10 +35,15 @@ def save_job_graph(job: Job, store: AbstractJobStore) -> JobDescription:
 
 
 def save_as_root(job: Job, store: AbstractJobStore) -> JobDescription:
-    """Check the graph, save it, and make the job the root of the workflow."""
+    """Check the graph, save it, and make the job the root of the workflow.
+
+    The name of the root is synced by itself. What it names has to be safe before, or a power cut leaves a
+    store that has a workflow and cannot be restarted.
+    """
     refuse_in_workers()
     job.checkJobGraphForDeadlocks()
     desc = save_job_graph(job, store)
+    store.sync()
     store.set_root_job(str(desc.jobStoreID))
     return desc
 
