@@ -2,8 +2,10 @@
 
 A moment is how far the leader's journal has come, drawn by a printed seed, so that the speed of the machine
 does not matter; some are moments of the start, before there is a journal. Many cuts are taken of one run.
+Of some of those restarts the power is cut too, mostly while they recover, and what that leaves is restarted.
 
-`POWER_SEED=... POWER_CUTS=...` repeats the cuts of one run; `make soak` under TESTBED=1 does eight runs.
+`POWER_SEED=... POWER_CUTS=... POWER_AGAIN=...` repeats the cuts of one run and of its restarts; `make soak`
+under TESTBED=1 does eight runs and cuts each restart.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +25,15 @@ from tests.crash import kill_workflow
 from tests.crash.test_kills import Workflow
 from tests.fakes.power_cut import Disk, lose_the_node, rebooted, without_sync
 from tests.runs import DEADLINE
+from toilcache.job_store.abstract import AbstractJobStore
 from toilcache.leader.journal import replay
 
 CUTS = int(os.environ.get("POWER_CUTS", "6"))
+AGAIN = int(os.environ.get("POWER_AGAIN", "2"))
 SEED = int(os.environ.get("POWER_SEED", "1"))
 SOAK_RUNS, SOAK_CUTS = 8, 25
 START_SECONDS = 0.6
+RECOVERY_SECONDS = 0.3
 JOURNAL_BYTES = 45_000
 ANSWER = f"result {kill_workflow.EXPECTED}\n"
 
@@ -62,15 +67,32 @@ class PoweredWorkflow(Workflow):
         with self.out.open("w") as out, self.err.open("w") as err:
             return subprocess.Popen(argv, env=os.environ | environment, stdout=out, stderr=err, text=True)
 
-    def journal_bytes(self) -> int:
+    def newest_run(self) -> int:
+        return max((int(path.name) for path in self.store.glob("leader/*") if path.name.isdigit()), default=0)
+
+    def journal_bytes(self, run: int = 1) -> int:
         try:
-            return (self.store / "journal" / "1.jsonl").stat().st_size
+            return (self.store / "journal" / f"{run}.jsonl").stat().st_size
         except OSError:
             return 0
 
     def cut(self, name: str, moment: str) -> Cut:
         begun, told = self.journal_bytes() > 0, self.out.read_text()
         return Cut(self.disk.cut(name), moment, begun, told)
+
+    def cut_again(self, first: Cut, draw: random.Random, run: int, leader: subprocess.Popen[str]) -> Cut:
+        """Cut the power of a restart: soon after it has begun to lead, or early in its journal."""
+        seconds, size = draw.uniform(0, RECOVERY_SECONDS), int(JOURNAL_BYTES ** draw.random())
+        self.wait_for(lambda: self.newest_run() >= run, leader)
+        if draw.random() < 0.5:
+            time.sleep(seconds)
+            moment = f"{seconds:.3f} s after the claim"
+        else:
+            self.wait_for(lambda: self.journal_bytes(run) >= size, leader)
+            moment = f"{size} bytes of journal"
+        begun, told = first.begun or self.journal_bytes(run) > 0, first.told or self.out.read_text()
+        image = self.disk.cut(f"{first.image.name}-again")
+        return Cut(image, f"{first.moment} and another of run {run}, {moment}", begun, told)
 
     def run_with_cuts(self, draw: random.Random, count: int, **environment: str) -> list[Cut]:
         """Run the workflow to its end and cut the power now and then, and once right after its last word."""
@@ -95,11 +117,14 @@ class PoweredWorkflow(Workflow):
         assert self.out.read_text() == ANSWER
         return cuts
 
-    def restart(self, *options: str) -> int:
-        """Go on as a person does whose machine comes back."""
+    def restart(self, *options: str, cut: Callable[[int, subprocess.Popen[str]], None] | None = None) -> int:
+        """Go on as a person does whose machine comes back; `cut` is told the run and its process."""
         lose_the_node([self.work, self.coordination], self.store)
+        run = self.newest_run() + 1
         leader = self.start(rebooted(self.argv(*options), self.base), KILL_TEST_PAUSE="0")
         try:
+            if cut is not None:
+                cut(run, leader)
             return leader.wait(DEADLINE)
         finally:
             leader.kill()
@@ -110,18 +135,29 @@ class PoweredWorkflow(Workflow):
         newest = max((self.store / "journal").glob("*.jsonl"), key=lambda path: int(path.stem))
         return [event["job"] for event in replay(newest.read_bytes().splitlines()) if event["e"] == "issue"]
 
-    def check(self, cut: Cut) -> None:
-        """The right answer, each job's effects once, and nothing lost that a person was told."""
+    def check(self, cut: Cut, draw: random.Random | None = None) -> list[Cut]:
+        """The right answer, each job's effects once, and nothing lost that a person was told.
+
+        With `draw` the power is cut in that restart too: returns what that has left.
+        """
+        again: list[Cut] = []
+
+        def cut_it(run: int, leader: subprocess.Popen[str]) -> None:
+            if draw is not None:
+                again.append(self.cut_again(cut, draw, run, leader))
+
         with self.disk.after(cut.image):
-            status = self.restart("--restart")
+            status = self.restart("--restart", cut=cut_it)
             if status != 0 and not cut.begun:  # there was no workflow yet to restart
-                assert "start" in self.err.read_text(), self.err.read_text()
-                status = self.restart()
+                assert "start the workflow" in self.err.read_text(), f"{cut.moment}: {self.err.read_text()}"
+                again.clear()
+                status = self.restart(cut=cut_it)
             assert status == 0, f"{cut.moment}: {self.err.read_text()}"
             self.check_answer(self.out.read_text())
             if cut.told:
                 assert cut.told == ANSWER
                 assert self.issued_again() == [], f"{cut.moment}: it was done"
+        return again
 
 
 @pytest.fixture
@@ -135,32 +171,71 @@ def new_disk(base: Path) -> Disk:
     return Disk(base)
 
 
-def cuts_at_random(disk: Disk, seed: int, count: int) -> int:
-    """Run the workflow and check each of some cuts; returns how many came before its end."""
-    print(f"POWER_SEED={seed} POWER_CUTS={count}")
+def cuts_at_random(disk: Disk, seed: int, count: int, again: int) -> tuple[int, int]:
+    """Run the workflow, check each of some cuts, and cut as many of these restarts as `again` says.
+
+    Returns how many cuts of the run, and how many of its restarts, came before the end.
+    """
+    print(f"POWER_SEED={seed} POWER_CUTS={count} POWER_AGAIN={again}")
     workflow = PoweredWorkflow(disk)
-    cuts = workflow.run_with_cuts(random.Random(seed), count)
-    for cut in cuts:
-        workflow.check(cut)
+    draw = random.Random(seed)
+    cuts = workflow.run_with_cuts(draw, count)
+    # After the last word there is little left to restart, so that is cut only where all are.
+    chosen = draw.sample(range(count), again) if again == count else draw.sample(range(count - 1), again)
+    seconds: list[Cut] = []
+    for number, cut in enumerate(cuts):
+        left = workflow.check(cut, random.Random(f"{seed}-{number}") if number in chosen else None)
         print(f"right after a cut {cut.moment}")
-    return sum(not cut.told for cut in cuts)
+        for second in left:
+            workflow.check(second)
+            print(f"right after a cut {second.moment}")
+        seconds += left
+    assert len(seconds) == again
+    before = sum(not cut.told for cut in cuts), sum(not cut.told for cut in seconds)
+    print(f"{before[0]} of {count} cuts, and {before[1]} of {again} of restarts, were before the end")
+    return before
 
 
 @pytest.mark.real
 @pytest.mark.crash
 def test_what_a_power_cut_leaves_can_be_restarted(disk: Disk) -> None:
-    assert cuts_at_random(disk, SEED, CUTS) > CUTS // 2
+    first, second = cuts_at_random(disk, SEED, CUTS, AGAIN)
+    assert first > CUTS // 2
+    assert second >= AGAIN // 2
 
 
 @pytest.mark.real
 @pytest.mark.soak
 def test_what_200_power_cuts_leave_can_be_restarted(tmp_path: Path) -> None:
-    cut_short = 0
+    """And what is left where the power is cut in each of these restarts as well."""
+    first = second = 0
     for run in range(SOAK_RUNS):
         with new_disk(tmp_path / f"run {run}") as disk:
-            cut_short += cuts_at_random(disk, 100 * SEED + run, SOAK_CUTS)
-    print(f"{SOAK_RUNS * SOAK_CUTS} cuts, {cut_short} of them before the workflow had ended")
-    assert cut_short > SOAK_RUNS * SOAK_CUTS // 2
+            found = cuts_at_random(disk, 100 * SEED + run, SOAK_CUTS, SOAK_CUTS)
+            first, second = first + found[0], second + found[1]
+    cuts = SOAK_RUNS * SOAK_CUTS
+    print(
+        f"{cuts} cuts, {first} before the workflow had ended; as many of restarts, {second} before their end"
+    )
+    assert min(first, second) > cuts // 2
+
+
+@pytest.mark.real
+@pytest.mark.crash
+def test_as_soon_as_a_cut_leaves_the_name_of_the_root_there_is_a_workflow_to_restart(disk: Disk) -> None:
+    workflow = PoweredWorkflow(disk)
+    name = workflow.store / "shared" / AbstractJobStore.rootJobStoreIDFileName
+    leader = workflow.start(workflow.argv(), KILL_TEST_PAUSE="0")
+    cuts: list[Cut] = []
+    try:
+        workflow.wait_for(name.exists, leader)
+        while workflow.journal_bytes() == 0:
+            cuts.append(workflow.cut(f"named-{len(cuts)}", f"number {len(cuts)} since the root was named"))
+        workflow.wait_for(lambda: False, leader)
+    finally:
+        leader.kill()
+        leader.wait()
+    workflow.check(next((cut for cut in cuts if disk.shows(cut.image, name)), cuts[-1]))
 
 
 @pytest.mark.real

@@ -61,12 +61,12 @@ class Disk:
                 file.truncate(OUTER_BYTES - (64 << 20))
             _run("mkfs.xfs", "-q", "-m", "reflink=1", outer)
             self.copies = stack.enter_context(mounted(outer, self.base / "outer", "loop"))
-            self._image = self.copies / "disk.img"
-            with self._image.open("wb") as file:
+            image = self.copies / "disk.img"
+            with image.open("wb") as file:
                 file.truncate(DISK_BYTES)
-            _run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", self._image)
+            _run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
             stack.callback(self.turn_off)
-            self.turn_on(self._image)
+            self.turn_on(image)
             self._stack = stack.pop_all()
         return self
 
@@ -76,17 +76,26 @@ class Disk:
     def turn_on(self, image: Path) -> None:
         """Mount an image in the place of the disk; its file system mends itself by its journal."""
         self._power.enter_context(mounted(image, self.place, OPTIONS))
+        self._on = image
 
     def turn_off(self) -> None:
         """Unmount what is mounted in the place of the disk."""
         self._power.close()
 
     def cut(self, name: str) -> Path:
-        """Take a copy of the disk as it is in this moment."""
+        """Take a copy of the disk that is on as it is in this moment."""
         copy = self.copies / name
-        with self._image.open("rb") as source, copy.open("wb") as target:
+        with self._on.open("rb") as source, copy.open("wb") as target:
             ioctl(target.fileno(), FICLONE, source.fileno())
         return copy
+
+    def shows(self, copy: Path, name: Path) -> bool:
+        """Say whether something has reached a copy; the disk itself is off from then on."""
+        self.turn_off()
+        self.turn_on(copy)
+        there = name.exists()
+        self.turn_off()
+        return there
 
     @contextmanager
     def after(self, copy: Path) -> Iterator[None]:
