@@ -51,7 +51,7 @@ class FullStore(Place):
 
     def __init__(self, base: Path) -> None:
         super().__init__(base, full_store_workflow.__file__)
-        self.flags = base / "flags"
+        self.flags = self.base / "flags"  # by which its processes are known
         self.flags.mkdir()
         self.said = base / "said"
         self.environment["FLAGS"] = str(self.flags)
