@@ -175,6 +175,6 @@ while True:
 
 
 def look_around(job: Job, path: str) -> None:
-    """Say what comes into this job's directory, and which process this is."""
+    """Say which process this is, where this job's directory is, and what comes into it."""
     time.sleep(0.2)
-    Path(path).write_text(f"{os.getpid()} {os.listdir()}", encoding="ascii")
+    Path(path).write_text(f"{os.getpid()}\n{os.getcwd()}\n{os.listdir()}", encoding="ascii")
