@@ -167,11 +167,18 @@ while True:
         os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", program])
     elif os.fork() == 0:
         os.setsid()
-        if os.fork() == 0:
+        if os.fork() != 0:
+            os._exit(0)
+        if kind == "daemon":
             os.execv(sys.executable, [sys.executable, "-c", program])
-        os._exit(0)
+        exec(program, {})
     else:
         os.wait()
+
+
+def defer_a_trace(job: Job) -> None:
+    """Have something written to this job's directory when the job is over."""
+    job.defer(note, os.path.abspath("trace"), "late")
 
 
 def look_around(job: Job, path: str) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 
 from tests.contract import adapter_jobs
-from tests.contract.adapter_bench import LocalBench
+from tests.contract.adapter_bench import LocalBench, bury
 from tests.contract.test_container_hosts import fake_boxes
 from tests.crash import deferred_workflow
 from tests.fakes.apptainers import FakeApptainer
@@ -131,6 +132,28 @@ def test_a_host_does_not_wait_long_before_its_first_job(bench: DeferBench) -> No
     assert bench.words() == ["begun"]
     bench.go()
     bench.hear(lambda: bench.words() == ["begun", "ended"])
+
+
+def test_a_host_ends_though_another_job_ended_with_the_caller(bench: DeferBench) -> None:
+    """What another job may have left is looked for among the host's children; a caller is not that."""
+    request, other = bench.deferring(slowly=True, waits=True), bench.waiting()
+    bench.adapter.submit([request, other])
+    bench.await_running(2)
+    bench.adapter.cancel([request.job_id])
+    bench.end_of(request)
+    bench.hear(lambda: bench.words() == ["begun"])
+    (host,) = bench.hosts()
+    os.kill(host, signal.SIGSTOP)
+    bench.go()
+    bench.open_gate()
+    bench.hear(lambda: bench.words() == ["begun", "ended"] and bench.has_run(other))
+    dying = psutil.Process(host)
+    bench.hear(lambda: [one.status() for one in dying.children()].count(psutil.STATUS_ZOMBIE) == 2)
+    os.kill(host, signal.SIGCONT)
+    bench.end_of(other)
+    dead = bench.next_leader()
+    bench.hear(lambda: not dying.is_running() or dying.status() == psutil.STATUS_ZOMBIE)
+    bury(dead)
 
 
 def test_an_abandoned_host_stays_until_they_were_called(bench: DeferBench) -> None:

@@ -38,7 +38,13 @@ def test_jobs_have_one_process_and_one_directory_in_turn(bench: SharingBench, tm
     assert first == second
 
 
-@pytest.mark.parametrize("kind", ["thread", "child", "daemon"])
+def test_what_a_job_has_deferred_does_not_reach_the_next(bench: SharingBench, tmp_path: Path) -> None:
+    _run(bench, bench.request(adapter_jobs.defer_a_trace))
+    _run(bench, bench.request(adapter_jobs.look_around, str(tmp_path / "seen")))
+    assert (tmp_path / "seen").read_text().splitlines()[2] == "[]"
+
+
+@pytest.mark.parametrize("kind", ["thread", "child", "daemon", "fork"])
 def test_what_a_job_leaves_running_does_not_reach_the_next(
     bench: SharingBench, tmp_path: Path, kind: str
 ) -> None:

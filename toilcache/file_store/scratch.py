@@ -55,10 +55,9 @@ class Spare:
 
     def enter(self) -> None:
         """Make an empty directory (0711) the current one: this, unless something was kept under its name."""
-        if self._mark:
-            with suppress(FileNotFoundError):
-                os.chdir(self._path)
-                return
+        if self._mark and self.is_untouched(self._path):  # also by what was done after the last job
+            os.chdir(self._path)
+            return
         if not self._is_given_up:
             with suppress(FileExistsError):
                 _make(self._path)

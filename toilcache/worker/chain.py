@@ -45,7 +45,8 @@ def run_chain(context: WorkerContext, job_id: str, version: int, spare: Spare | 
     """Run a job at a version, then its successors as long as they may follow in this process.
 
     Returns 0 when every job run here has its record, be it of a success or of a failure; 75 (EX_TEMPFAIL)
-    when the store refused us because a newer attempt exists. All have the spare directory, if any."""
+    when the store refused us because a newer attempt exists. Only the first may have the spare directory:
+    what that leaves running goes on beside its successors, and may know the place."""
     if context.main is not None:
         context.load_main()
     context.attempt = (job_id, version)
@@ -63,7 +64,7 @@ def run_chain(context: WorkerContext, job_id: str, version: int, spare: Spare | 
         status = run.execute(wait)
         if status != ENDED:
             return status
-        next_id, version, wait = run.successor, 1, _nothing_to_wait_for
+        next_id, version, wait, spare = run.successor, 1, _nothing_to_wait_for, None
     return ENDED
 
 

@@ -45,6 +45,12 @@ class Helpers:
         self._dirs = dirs
         self._leave = leave
         self._callers: dict[int, int] = {}
+        self._sweeper = 0
+
+    @property
+    def pids(self) -> set[int]:
+        """The processes that are no part of any attempt."""
+        return {*self._callers, self._sweeper}
 
     @property
     def are_calling(self) -> bool:
@@ -57,7 +63,9 @@ class Helpers:
 
         if others_are_here(self._dirs):
             with suppress(OSError):
-                self._fork(1, lambda: late("toilcache.worker.sweep:sweep_besides")(self._dirs))
+                self._sweeper = self._fork(
+                    1, lambda: late("toilcache.worker.sweep:sweep_besides")(self._dirs)
+                )
 
     def call_left_by(self, attempt: tuple[str, int], log: int) -> int | None:
         """Have called what this attempt has deferred and not called itself; returns the pid of who does.
@@ -83,6 +91,8 @@ class Helpers:
 
     def ended(self, pid: int, status: int) -> None:
         """Take note of the end of a child; one that was killed by what it called is followed by another."""
+        if pid == self._sweeper:
+            self._sweeper = 0
         tries = self._callers.pop(pid, 0)
         if status != 0 and tries > 0:
             self.call_for_the_dead(tries)

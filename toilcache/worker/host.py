@@ -187,12 +187,7 @@ class Host:
         self._running[runner.pid] = _Running(job_id, version, shape, runner)
 
     def _run(self, job_id: str, version: int, spare: Spare | None) -> int:
-        """In a runner: run the chain that begins with this attempt.
-
-        One that takes more attempts has to know whether this one leaves something running, daemons too.
-        """
-        if spare is not None:
-            self._kernel.adopt_orphans()
+        """In a runner: run the chain that begins with this attempt."""
         os.environ[protocol.JOB_MARKER] = f"{job_id}:{version}"
         return run_chain(self._context, job_id, version, spare)
 
@@ -220,10 +215,17 @@ class Host:
                 self._helpers.ended(pid, status)
 
     def _finish(self) -> None:
-        """Take note of attempts that are over while their process waits for another one."""
+        """Take note of attempts that are over while their process waits for another one.
+
+        A child of ours that we do not know is a daemon of one of these or of another job: then they get no
+        more. Nor do those that are about to die. Their attempts are over when they have ended.
+        """
         for pid in self._runners.finished():
             running = self._running.get(pid)
-            if running is None or running.cancelled:  # that one is about to die, and is buried then
+            if running is None or running.cancelled:
+                continue
+            if posix.children_but(self._known()):
+                running.runner.close()
                 continue
             del self._running[pid]
             posix.empty(running.runner.log)
@@ -283,7 +285,11 @@ class Host:
         """End what the job started and did not wait for: its process group, and strays by their marker."""
         with suppress(ProcessLookupError):  # the usual case: nothing is left of the group
             os.killpg(pid, signal.SIGKILL)
-        posix.kill_orphans(running.marker.encode(), pid, {*self._running, *self._runners.pids})
+        posix.kill_orphans(running.marker.encode(), pid, self._known())
+
+    def _known(self) -> set[int]:
+        """Our children, but for what jobs have left to us."""
+        return {*self._running, *self._runners.pids, *self._helpers.pids}
 
     def _cancel(self, job_id: str, version: int) -> None:
         for attempt in self._queue:
@@ -310,6 +316,7 @@ class Host:
         del self._running[pid]
         self._helpers.set_aside(pid)
         running.runner.close()
+        running.runner.drop_spare()
         os.close(running.runner.log)
         self._report_end(running.job_id, running.version, running.shape, protocol.CANCELLED)
 

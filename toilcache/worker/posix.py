@@ -133,13 +133,18 @@ def orphans_of(marker: bytes, session: int, known: set[int]) -> list[int]:
     """Return our children that are not ``known`` and carry ``marker`` in their environment, belong to
     ``session``, or are ending and show neither any more.
     """
+    strangers = children_but(known)
+    return [pid for pid in strangers if marker in _environment(pid) or _is_of(pid, session)]
+
+
+def children_but(known: set[int]) -> list[int]:
+    """Return our children but for these; none where the kernel does not tell (CONFIG_PROC_CHILDREN)."""
     tid = os.getpid()
     try:
         with open(f"/proc/{tid}/task/{tid}/children", "rb") as children:
-            strangers = [int(pid) for pid in children.read().split() if int(pid) not in known]
+            return [int(pid) for pid in children.read().split() if int(pid) not in known]
     except OSError:
         return []
-    return [pid for pid in strangers if marker in _environment(pid) or _is_of(pid, session)]
 
 
 def _await_child(pid: int, deadline: float) -> None:

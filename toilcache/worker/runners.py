@@ -53,6 +53,11 @@ class Runner:
             os.close(self._pipe)
             self._pipe = -1
 
+    def drop_spare(self) -> None:
+        """Remove its spare directory, if it has one that is empty."""
+        if self.spare is not None:
+            self.spare.remove()
+
 
 class Runners:
     """The runners of one host that have no work.
@@ -118,8 +123,7 @@ class Runners:
         that fails lets us empty it.
         """
         runner.close()
-        if runner.spare is not None:
-            runner.spare.remove()
+        runner.drop_spare()
         if posix.empty(runner.log):
             self._logs.append(runner.log)
         else:
