@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -252,6 +253,13 @@ SMALL: dict[str, Any] = {"memory": 1000, "cores": 1, "disk": 1000}
 LARGE = b"x" * 100_000
 
 
+@pytest.fixture(autouse=True)
+def nothing_to_do() -> Iterator[None]:
+    """Forget what a test had a job do, and with it the store in which that was."""
+    yield
+    DO.clear()
+
+
 def does(job: Job) -> Any:
     """A job that does what the test says."""
     return DO["this"](job)
@@ -452,7 +460,7 @@ def test_a_deferred_function_fails_no_job(end: BaseException, tmp_path: Path) ->
 
     def throw() -> None:
         called.append(end)
-        raise end
+        raise copy(end)  # that of the parameter would keep the store
 
     def defers(job: Job) -> None:
         job.defer(called.append, "first")
@@ -490,7 +498,7 @@ def test_after_a_commit_the_chain_ends_and_nobody_pays(
     def report(job_id: str, version: int) -> None:
         reports.append((job_id, version))
         if job_id == root:
-            raise error
+            raise copy(error)
 
     context.report = report  # type: ignore[method-assign]
     assert context.run(root) == 0
