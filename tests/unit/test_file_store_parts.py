@@ -21,7 +21,14 @@ from toilcache.file_store.access import AccessLog
 from toilcache.file_store.commit import Commit
 from toilcache.file_store.local_names import encoded_name, fresh_path, is_inside
 from toilcache.file_store.private_copy import make_private
-from toilcache.file_store.scratch import Spare, fresh_scratch, make_scratch, remove_if_empty, used_bytes
+from toilcache.file_store.scratch import (
+    Spare,
+    fresh_scratch,
+    is_alone,
+    make_scratch,
+    remove_if_empty,
+    used_bytes,
+)
 from toilcache.file_store.user_stream import read_user_stream
 from toilcache.file_store.worker_log import worker_log
 
@@ -99,7 +106,10 @@ def test_a_scratch_directory_can_be_traversed_but_not_listed_by_others(tmp_path:
 
 
 @pytest.fixture
-def spare(tmp_path: Path) -> Iterator[Spare]:
+def spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spare]:
+    monkeypatch.setattr(
+        scratch, "is_alone", lambda: True
+    )  # other tests may have left threads in this process
     home = os.getcwd()
     yield Spare(fresh_scratch(str(tmp_path)))
     os.chdir(home)
@@ -142,7 +152,10 @@ def test_a_directory_with_a_trace_is_not(
 
 
 @pytest.mark.parametrize("runs", [True, False])
-def test_a_directory_of_which_a_process_may_know_is_given_up(spare: Spare, runs: bool) -> None:
+def test_a_directory_of_which_a_process_may_know_is_given_up(
+    spare: Spare, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch, "is_alone", is_alone)
     spare.enter()
     path = os.getcwd()
     with subprocess.Popen(["sleep", "60" if runs else "0"]) as process:
