@@ -17,6 +17,7 @@ from tests.contract.adapter_bench import LocalBench, bury
 from tests.contract.test_container_hosts import fake_boxes
 from tests.crash import deferred_workflow
 from tests.fakes.apptainers import FakeApptainer
+from tests.processes import runs
 from toilcache.batch.model import JobRequest
 from toilcache.job.exit_reason import BatchJobExitReason as Reason
 from toilcache.worker import helpers
@@ -152,7 +153,7 @@ def test_a_host_ends_though_another_job_ended_with_the_caller(bench: DeferBench)
     os.kill(host, signal.SIGCONT)
     bench.end_of(other)
     dead = bench.next_leader()
-    bench.hear(lambda: not dying.is_running() or dying.status() == psutil.STATUS_ZOMBIE)
+    bench.hear(lambda: not runs(dying))
     bury(dead)
 
 

@@ -14,6 +14,7 @@ import psutil
 
 from tests.crash import suspended_workflow
 from tests.crash.store_tree import Tree, reached, tree
+from tests.processes import pid_runs
 from tests.runs import DEADLINE, Finished, Place
 from toilcache.job_store.file_job_store import FileJobStore
 
@@ -89,10 +90,13 @@ class Suspended(Place):
         return contents
 
     def is_settled(self) -> bool:
-        """True when the last job waits and what a lost attempt wrote is discarded for good."""
+        """True when the last job waits and what a lost attempt wrote is discarded for good.
+
+        Its directory goes first, and then a file takes its place: none of both is not yet the end of it.
+        """
         try:
             closed = [path.is_file() for path in self.store.glob("kept/*/*/1")]
-            return (self.flags / "waits").exists() and len(self.kept()) == 2 and all(closed)
+            return (self.flags / "waits").exists() and len(self.kept()) == 2 and closed == [True]
         except FileNotFoundError:
             return False  # it is being discarded
 
@@ -125,6 +129,6 @@ def family(leader: subprocess.Popen[str]) -> list[int]:
 def await_end(pids: Collection[int]) -> None:
     """Wait until none of these processes runs any more; who is to bury them may be stopped."""
     end = time.monotonic() + DEADLINE
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
+    while any(pid_runs(pid) for pid in pids):
         assert time.monotonic() < end, "they do not end"
         time.sleep(0.01)

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -148,7 +149,7 @@ def test_a_stopped_leader_is_refused_when_it_wakes_up_after_a_forced_restart(wor
     output = workflow.finish(workflow.begin("--forceRestart"))
     first.send_signal(signal.SIGCONT)
     for host in hosts:
-        if host.is_running():
+        with suppress(psutil.NoSuchProcess):
             host.send_signal(signal.SIGCONT)
     _, err = first.communicate(timeout=DEADLINE)
     assert first.returncode == 1

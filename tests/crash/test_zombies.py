@@ -25,6 +25,7 @@ from tests.crash.zombie_jobs import SMALL, Outcome, Server
 from tests.fakes.job_stores import Bench
 from tests.fakes.leader_stage import Stage
 from tests.fakes.null_adapter import NullAdapter, ended
+from tests.processes import runs
 from toilcache.batch.model import JobRequest, Record, Update
 from toilcache.job.exit_reason import BatchJobExitReason
 from toilcache.job.job import Job
@@ -196,7 +197,7 @@ def test_a_stopped_worker_is_given_up_and_gone_before_its_job_is_done_elsewhere(
     for zombie in zombies:
         with suppress(psutil.NoSuchProcess):
             zombie.resume()
-    assert not any(zombie.is_running() and zombie.status() != "zombie" for zombie in zombies)
+    assert not any(runs(zombie) for zombie in zombies)
     assert place.tree() == before
     place.go()
     done = place.finish(leader)
