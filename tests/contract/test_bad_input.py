@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.contract import bad_workflow
@@ -296,10 +297,15 @@ def begin_and_wait_for_room(place: Place, kind: str, ballast: Path, *options: st
     leader = place.begin("--kind", kind, *options, FILL=str(ballast))
     pid = Path(place.environment["WITNESS"], "pid")
     place.wait_for(lambda: pid.exists() and pid.read_text(encoding="ascii"), leader)
-    # The job's output is a file without a name.
-    output = Path(f"/proc/{pid.read_text(encoding='ascii')}/fd/2")
-    place.wait_for(lambda: "waiting for room" in output.read_text(encoding="utf-8"), leader)
+    place.wait_for(lambda: any("waiting for room" in output for output in outputs(leader)), leader)
     return leader
+
+
+def outputs(leader: subprocess.Popen[str]) -> Iterator[str]:
+    """What the jobs of a leader have printed: files without a name. Who waits need not be who ran the job."""
+    for process in psutil.Process(leader.pid).children(recursive=True):
+        with suppress(OSError):
+            yield Path(f"/proc/{process.pid}/fd/2").read_text(encoding="utf-8")
 
 
 def test_a_job_store_that_fills_up_to_the_last_byte(place: Place, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""The workflow of the kill tests: 200 jobs, each writes one global file, the result depends on every job.
+"""The workflow of the kill tests: 200 jobs, each writes one global file, and 24 functions that are not given
+their job. The result depends on all of them.
 
 A root fans out to twelve short chains and a tail of single jobs; a follow-on sums up what all of them return.
 Run as a script by the tests, which kill parts of it."""
@@ -16,7 +17,8 @@ CHAINS, LENGTH = 12, 8
 SIDES = 2
 SINGLES = 200 - CHAINS * LENGTH - SIDES - 3
 FIRST_SIDE = CHAINS * LENGTH + SINGLES
-EXPECTED = sum(range(FIRST_SIDE + SIDES + 1))
+BARE = 24
+EXPECTED = sum(range(FIRST_SIDE + SIDES + 1)) + sum(range(BARE))
 SMALL = {"cores": 1, "memory": "10M", "disk": "10M"}
 
 
@@ -41,6 +43,11 @@ def link(job: Job, first: int, left: int) -> Any:
 def single(job: Job, number: int) -> int:
     """A job of its own."""
     write_number(job, number)
+    return number
+
+
+def bare(number: int) -> int:
+    """A function that is not given its job."""
     return number
 
 
@@ -70,6 +77,7 @@ def root(job: Job) -> Any:
     values = diamond(job)
     values += [job.addChildJobFn(link, i * LENGTH, LENGTH, **SMALL).rv() for i in range(CHAINS)]
     values += [job.addChildJobFn(single, CHAINS * LENGTH + i, **SMALL).rv() for i in range(SINGLES)]
+    values += [job.addChildFn(bare, number, **SMALL).rv() for number in range(BARE)]
     return job.addFollowOnJobFn(total, values, **SMALL).rv()
 
 

@@ -2,7 +2,8 @@
 
 A root with a fan-out, a chain, a diamond, a job that fails at its first try, a file that is deleted, and a
 follow-on that consumes the promises of all, some of them late. Each job writes one file with its number that
-stays; the follow-on reads them all. Run as a script by the tests, which kill parts of it.
+stays; the follow-on reads them all. But for a function that is not given its job, whose value is wanted as
+well. Run as a script by the tests, which kill parts of it.
 """
 
 from __future__ import annotations
@@ -51,8 +52,14 @@ def stumble(job: Job) -> list[Any]:
     return [file_id]
 
 
-def total(job: Job, values: list[list[Any]]) -> list[int]:
+def bare(text: str) -> str:
+    """A function that is not given its job."""
+    return text.upper()
+
+
+def total(job: Job, values: list[list[Any]], text: str) -> list[int]:
     """Read what all have written."""
+    assert text == "BARE"
     numbers = sorted(read(job, file_id) for ids in values for file_id in ids)
     write(job, TOTAL)
     return numbers
@@ -70,7 +77,8 @@ def root(job: Job) -> Any:
         side.addChild(join)
         values.append(side.rv())
     values.append(join.rv())
-    return job.addFollowOnJobFn(total, values, **SMALL).rv()
+    text = job.addChildFn(bare, "bare", **SMALL).rv()
+    return job.addFollowOnJobFn(total, values, text, **SMALL).rv()
 
 
 def main() -> None:

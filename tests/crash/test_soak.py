@@ -34,6 +34,7 @@ def kill_at_random(base: Path, seed: int, steps: dict[str, int]) -> Counter[str]
     draw = random.Random(seed)
     victims: Counter[str] = Counter()
     options = ["--retryCount", "20", *(["--shareProcess"] * draw.randrange(2))]
+    options += ["--caching", "false"] * draw.randrange(2)
     fresh = list(options)
     while True:
         victim = draw.choice((LEADER, HOST, WORKER))

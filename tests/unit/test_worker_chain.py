@@ -88,7 +88,7 @@ class Context:
 
     def __init__(self, bench: Bench) -> None:
         self.store = bench.store
-        self.main = None
+        self.has_main = True
         self.jobs_dir = str(bench.home)
         self.attempt = ("", 0)
         self.reports: list[tuple[str, int]] = []

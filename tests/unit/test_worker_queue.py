@@ -15,8 +15,9 @@ from toilcache.batch import protocol
 from toilcache.batch.host_process import HostProcess
 from toilcache.batch.model import JobRequest
 from toilcache.node.namespaces import pid_namespace
-from toilcache.worker.host import Host, _Running
+from toilcache.worker.host import Host
 from toilcache.worker.runners import Runner, Runners
+from toilcache.worker.running import Running
 from toilcache.worker.source import WorkSource
 
 Message = tuple[Any, ...]
@@ -59,7 +60,7 @@ class ForklessHost(Host):
     def __init__(self, source: WorkSource) -> None:
         super().__init__(source)
         self.runner = Runner(0, LOG, -1)
-        self._runners = Runners(os.devnull, lambda log: None, lambda job_id, version, spare: 0)
+        self._runners = Runners(os.devnull, lambda log: None, lambda job_id, version, order, spare: 0)
         self.started = 1 << 40  # no pids, should anybody take them for that
         self.not_to_start: set[str] = set()
 
@@ -68,16 +69,16 @@ class ForklessHost(Host):
         if job_id in self.not_to_start:
             self._report_end(job_id, version, shape, protocol.NOT_STARTED, log=b"no room")
         else:
-            self._running[self.started] = _Running(job_id, version, shape, self.runner)
+            self._running[self.started] = Running(job_id, version, shape, self.runner, None)
 
-    def _kill(self, pid: int, running: _Running) -> None:
+    def _kill(self, pid: int, running: Running) -> None:
         """It ends like any other, at its time."""
         running.cancelled = True
 
-    def _kill_left_behind(self, pid: int, running: _Running) -> None:
+    def _kill_left_behind(self, pid: int, running: Running) -> None:
         """There are no processes."""
 
-    def _call_deferred(self, running: _Running, status: int) -> bool:
+    def _call_deferred(self, running: Running, status: int) -> bool:
         """They have deferred nothing."""
         return False
 

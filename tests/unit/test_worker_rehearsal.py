@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from toilcache.config import Config
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.node.coordination import has_cache
 from toilcache.worker import rehearsal
+from toilcache.worker.chain import run_chain
 from toilcache.worker.context import WorkerContext
 
 
@@ -28,18 +28,11 @@ def context(tmp_path: Path) -> WorkerContext:
     return WorkerContext(setup, lambda job_id, version: pytest.fail("somebody heard of the rehearsal"))
 
 
-def test_jobs_run_and_nothing_is_left(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_run_and_nothing_is_left(context: WorkerContext) -> None:
     ran = []
-    real = rehearsal.run_chain
-
-    def watched(*arguments: Any) -> int:
-        ran.append(real(*arguments))
-        return ran[-1]
-
-    monkeypatch.setattr(rehearsal, "run_chain", watched)
     before = os.getcwd(), dict(os.environ), sorted(os.listdir(context.store.locator.removeprefix("file:")))
-    rehearsal.rehearse(context)
-    assert ran
+    rehearsal.rehearse(context, lambda *arguments: ran.append(run_chain(*arguments)))
+    assert len(ran) > 20
     assert not any(ran)
     assert os.listdir(context.jobs_dir) == []
     after = os.getcwd(), dict(os.environ), sorted(os.listdir(context.store.locator.removeprefix("file:")))
@@ -51,7 +44,7 @@ def test_a_cache_that_the_node_has_is_left_alone(context: WorkerContext, tmp_pat
     """A connection to its database, once open in the host, would be of no use to any job."""
     (tmp_path / "cache").mkdir()
     assert has_cache(context.jobs_dir)
-    rehearsal.rehearse(context)
+    rehearsal.rehearse(context, run_chain)
     assert os.listdir(tmp_path / "cache") == []
     assert os.listdir(context.jobs_dir) == []
 
@@ -64,6 +57,6 @@ def test_a_full_disk_is_no_reason_not_to_begin(
 
     monkeypatch.setattr(vfs, "link", full)
     monkeypatch.setattr("time.sleep", lambda _: pytest.fail("a rehearsal waits for nobody"))
-    rehearsal.rehearse(context)
+    rehearsal.rehearse(context, run_chain)
     monkeypatch.undo()
     assert os.listdir(context.jobs_dir) == []

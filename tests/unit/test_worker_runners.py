@@ -14,8 +14,8 @@ from toilcache.file_store.scratch import Spare
 from toilcache.worker import posix
 from toilcache.worker.runners import MOST_AHEAD, Runners
 
-# A host keeps the files of its jobs' output until it ends; a runner's pipe goes when its end is told.
-pytestmark = pytest.mark.descriptors(3 * MOST_AHEAD)
+# A host keeps the files of its jobs' output until it ends; a runner's pipes go when its end is told.
+pytestmark = pytest.mark.descriptors(6 * MOST_AHEAD)
 
 
 def _become(log: int) -> None:
@@ -23,7 +23,7 @@ def _become(log: int) -> None:
     os.dup2(log, 2)
 
 
-def _run(job_id: str, version: int, spare: Spare | None) -> int:
+def _run(job_id: str, version: int, order: bytes, spare: Spare | None) -> int:
     if job_id == "taking" and spare is not None:
         spare.enter()
     os.write(1, f"{job_id} at {version} in {os.getpid()}".encode())

@@ -89,9 +89,8 @@ class AbstractFileStore(ABC):
         """
         wanted = jobStore.default_caching() if caching is None else caching
         home = "caching:CachingFileStore" if wanted else "plain:NonCachingFileStore"
-        store: AbstractFileStore = late(f"toilcache.file_store.{home}")(
-            jobStore, jobDesc, file_store_dir, waitForPreviousCommit
-        )
+        kind = late(f"toilcache.file_store.{home}")
+        store: AbstractFileStore = kind(jobStore, jobDesc, file_store_dir, waitForPreviousCommit)
         return store
 
     @staticmethod
@@ -127,7 +126,9 @@ class AbstractFileStore(ABC):
                 os.chdir(make_scratch(self.file_store_dir))
             self._scratch = os.getcwd()
             try:
+                self._begin()
                 yield
+                self._end(is_owner=os.getpid() == owner)
                 failed = False
             finally:
                 if os.getpid() == owner:
@@ -136,8 +137,14 @@ class AbstractFileStore(ABC):
         finally:
             os.close(home)
 
+    def _begin(self) -> None:  # noqa: B027  most stores have nothing to do
+        """Called in the block of `open` before the job's turn."""
+
+    def _end(self, *, is_owner: bool) -> None:  # noqa: B027
+        """Called there when the job has not failed, in a forked child too; raises if it has after all."""
+
     def _close_scratch(self, path: str, *, failed: bool) -> None:
-        """Measure and tidy up; what cannot be removed fails no job: the clean-up of the node will have it."""
+        """Measure and tidy up; what cannot be removed fails no job: the node's clean-up will have it."""
         self._scratch = None
         self._disk_used = 0
         try:
@@ -159,11 +166,9 @@ class AbstractFileStore(ABC):
             # Without a configuration and a requirement of its own the job has promised nothing.
             return
         if used > asked:
-            self.log_to_leader(
-                f"job {self.jobName} used {format_size(used)} of disk but asked for {format_size(asked)}; "
-                f"give it a larger disk requirement",
-                _WARNING,
-            )
+            sizes = f"{format_size(used)} of disk but asked for {format_size(asked)}"
+            advice = "give it a larger disk requirement"
+            self.log_to_leader(f"job {self.jobName} used {sizes}; {advice}", _WARNING)
 
     @property
     def localTempDir(self) -> str:
@@ -328,10 +333,7 @@ class AbstractFileStore(ABC):
         self.messages.append((level, text))
 
     def log_user_stream(self, name: str, stream: IO[bytes]) -> None:
-        """Send what a stream of UTF-8 text still holds to the leader as a log of that name (line 222).
-
-        Of more than 16 MiB the end is sent.
-        """
+        """Send the (last 16 MiB of) UTF-8 text that a stream holds to the leader as a log (line 222)."""
         self.user_streams.append((name, read_user_stream(stream)))
 
     @abstractmethod
@@ -356,9 +358,7 @@ class AbstractFileStore(ABC):
 
     def _check_open(self) -> str:
         if self._scratch is None:
-            raise RuntimeError(
-                f"cannot use the file store of {self.jobName}: it is open only while its job runs"
-            )
+            raise RuntimeError(f"cannot use the file store of {self.jobName}: its job does not run")
         return self._scratch
 
     def _before_writing(self) -> str:
@@ -384,7 +384,7 @@ class AbstractFileStore(ABC):
     def _take_state(self) -> JobDescription:
         """Hand what was collected to the description and return it as it is to be committed.
 
-        For a commit beside this thread that is a copy, which later changes do not reach.
+        For a commit beside this thread a copy, which later changes do not reach.
         """
         description = self.jobDesc
         if self.messages or self.user_streams:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from toilcache.cache.writing import Upload
     from toilcache.file_store.write_back import WriteBack
     from toilcache.job.description import JobDescription
-    from toilcache.job.job import Job
     from toilcache.job_store.abstract import AbstractJobStore
 
     logger: logging.Logger
@@ -90,21 +89,21 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
         self._links: set[str] = set()
         self._has_committed = False
 
-    @contextmanager
-    def open(self, job: Job) -> Generator[None, None, None]:
-        """Let the job in when the space that it asks for can be had (line 1200); see the base class.
+    def _begin(self) -> None:
+        """Let the job in when the space that it asks for can be had (line 1200).
 
         On a node where nobody has used the cache yet there is nothing to be evicted for a job, so that its
         place is taken by the first call that needs the cache. CacheUnbalancedError where the space cannot be
-        had; ChangedFileError at the end of a job that was handed a file which somebody changed meanwhile.
+        had.
         """
-        with super().open(job):
-            owner = self._pid = os.getpid()
-            if has_cache(self.file_store_dir):
-                self._without_cache(self._place)
-            yield
-            if os.getpid() == owner and not self._has_committed:
-                self._check_harm()
+        self._pid = os.getpid()
+        if has_cache(self.file_store_dir):
+            self._without_cache(self._place)
+
+    def _end(self, *, is_owner: bool) -> None:
+        """Raise ChangedFileError if the job was handed a file which somebody changed meanwhile."""
+        if is_owner and not self._has_committed:
+            self._check_harm()
 
     def _close_scratch(self, path: str, *, failed: bool) -> None:
         """Tidy up, then give up the place in the cache.

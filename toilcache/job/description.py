@@ -27,16 +27,8 @@ INLINE_BODY = "body:"
 """Prefix of the file id that `get_body` gives for a body that travels inside the description."""
 
 _OMITTED_IF_EMPTY = (
-    *(
-        "unitName",
-        "serviceTree",
-        "predecessorsFinished",
-        "result_refs",
-        "promised",
-        "messages",
-        "user_streams",
-    ),
-    *("filesToDelete", "jobsToDelete", "_chain", "_requirements"),
+    *("unitName", "serviceTree", "predecessorsFinished", "result_refs", "promised", "messages"),
+    *("user_streams", "filesToDelete", "jobsToDelete", "_chain", "_requirements"),
 )
 
 
@@ -82,6 +74,8 @@ class JobDescription(Requirer):
     """Whether the job ran and returned."""
     local: bool = False
     """Whether it runs on the leader's machine."""
+    is_bare: bool = False
+    """Whether it is a function that is not given its job: it can ask nothing of the engine."""
     image: str | None = None
     """The container image that it runs in; None for the workflow's."""
     times: int = 1

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from toilcache.errors import JobException
 from toilcache.job.body import dumps, loads
+from toilcache.job.functions import FunctionWrappingJob
 from toilcache.job.graph import new_jobs
 from toilcache.job.job import Job
 from toilcache.job.module import ModuleDescriptor, refuse_in_workers
@@ -88,6 +89,8 @@ def save_body(job: Job, store: AbstractJobStore) -> None:
     body, promised = dumps(job, job)
     if promised or "promised" in vars(desc):  # one that is empty is not worth a list for each job
         desc.promised = promised
+    if type(job) is FunctionWrappingJob:  # a class of its own may do more than to call the function
+        desc.is_bare = True
     module = describe_module(job.body_module())
     if len(body) <= INLINE_LIMIT:
         desc.attach_inline_body(body, module)

@@ -65,14 +65,22 @@ class DirectoryBackend(Backend):
         try:
             return call()
         except OSError as error:
-            if error.errno not in _LOOK_AGAIN:
-                raise
-        look_at(os.path.dirname(self._prefix + key))
+            self._look_for(key, error)
         return call()
+
+    def _look_for(self, key: str, error: OSError) -> None:
+        """Look at the directory of a key whose name was missed; any other error is raised."""
+        if error.errno not in _LOOK_AGAIN:
+            raise error
+        look_at(os.path.dirname(self._prefix + key))
 
     def _open(self, key: str) -> int:
         path = self._prefix + key
-        return self._sure(key, lambda: os.open(path, os.O_RDONLY))
+        try:
+            return os.open(path, os.O_RDONLY)
+        except OSError as error:
+            self._look_for(key, error)
+        return os.open(path, os.O_RDONLY)
 
     def make_scope(self, scope: str) -> None:
         """Make a directory, and the one above it when this is the first there."""
@@ -122,7 +130,11 @@ class DirectoryBackend(Backend):
         path = self._prefix + key
         write = _write_new if fresh else _link_new
         try:
-            self._sure(key, lambda: write(path, data))
+            try:
+                write(path, data)
+            except OSError as error:
+                self._look_for(key, error)
+                write(path, data)
         except FileExistsError:
             return False
         return True

@@ -182,7 +182,11 @@ def dirs_of(jobs_dir: str) -> NodeDirs | None:
 
 def has_cache(jobs_dir: str) -> bool:
     """Tell cheaply whether any job of this node has used the cache."""
-    return os.path.lexists(os.path.join(os.path.dirname(jobs_dir), "cache"))
+    try:
+        os.lstat(f"{jobs_dir.rpartition('/')[0]}/cache")
+    except OSError:
+        return False
+    return True
 
 
 def leader_lock(store: str, work_dir: str | None = None, coordination_dir: str | None = None) -> str:

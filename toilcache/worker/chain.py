@@ -41,13 +41,21 @@ LOG_LIMIT = 4 * 1024 * 1024
 ENDED, FAILED, REFUSED = 0, 1, 75
 
 
-def run_chain(context: WorkerContext, job_id: str, version: int, spare: Spare | None = None) -> int:
+def run_chain(
+    context: WorkerContext,
+    job_id: str,
+    version: int,
+    spare: Spare | None = None,
+    outcome: Callable[[], Any] | None = None,
+) -> int:
     """Run a job at a version, then its successors as long as they may follow in this process.
+
+    Where the first has run already, `outcome` returns what it returned or raises what it raised.
 
     Returns 0 when every job run here has its record, be it of a success or of a failure; 75 (EX_TEMPFAIL)
     when the store refused us because a newer attempt exists. Only the first may have the spare directory:
     what that leaves running goes on beside its successors, and may know the place."""
-    if context.main is not None:
+    if not context.has_main:
         context.load_main()
     context.attempt = (job_id, version)
     reserved = None
@@ -60,11 +68,12 @@ def run_chain(context: WorkerContext, job_id: str, version: int, spare: Spare | 
         except NoSuchJobException:
             return REFUSED
         reserved = reserved or desc
-        run = _Run(context, desc, version, reserved, spare)
+        run = _Run(context, desc, version, reserved, spare, outcome)
         status = run.execute(wait)
         if status != ENDED:
             return status
         next_id, version, wait, spare = run.successor, 1, _nothing_to_wait_for, None
+        outcome = None
     return ENDED
 
 
@@ -82,6 +91,7 @@ class _Run:
         version: int,
         reserved: JobDescription,
         spare: Spare | None = None,
+        outcome: Callable[[], Any] | None = None,
     ) -> None:
         self._context = context
         self._store = context.store
@@ -89,6 +99,7 @@ class _Run:
         self._version = version
         self._reserved = reserved
         self._spare = spare
+        self._outcome = outcome
         self._id = str(desc.jobStoreID)
         self._committed = False
         self.successor: str | None = None
@@ -119,7 +130,7 @@ class _Run:
         job._defer = deferred.add
         try:
             with file_store.open(job):
-                value = run_job(job, file_store)
+                value = self._outcome() if self._outcome else run_job(job, file_store)
                 self._save_successors(job)
                 self._commit(file_store, value)
         finally:
@@ -155,15 +166,11 @@ class _Run:
                 "start and stop what you need inside the jobs that use it"
             )
         data, refs = dumps(value, _ReturnValue(desc))
-        desc.has_result = True
-        desc.result_refs = refs
         if len(data) <= INLINE_RESULT:
-            desc.result = data
+            take_result(desc, data, refs)
         else:
-            desc.result_file = self._context.write(lambda: self._write_file("result", data))
-        desc.detach_body()
+            take_result(desc, None, refs, self._context.write(lambda: self._write_file("result", data)))
         desc.chained_to = successor = self._choose_successor()
-        desc.failure = None
         if self._store.config.writeLogsFromAllJobs:
             desc.logJobStoreFileID = self._context.write(self._save_log)
 
@@ -268,6 +275,16 @@ class _ReturnValue:
 
     def __str__(self) -> str:
         return f"the return value of job {self._desc}"
+
+
+def take_result(desc: JobDescription, data: bytes | None, refs: list[str], file: str | None = None) -> None:
+    """Note in a description that its job has returned: the pickled value or its file, and whose promises that
+    holds.
+    """
+    desc.has_result = True
+    desc.result, desc.result_file, desc.result_refs = data, file, refs
+    desc.detach_body()
+    desc.failure = None
 
 
 def _may_follow(candidate: JobDescription, reserved: JobDescription) -> bool:

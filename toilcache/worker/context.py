@@ -43,6 +43,8 @@ class WorkerContext:
         """How to call what writes to the store."""
         self.jobs_dir: str = setup["jobs_dir"]
         self.main: tuple[str, str, bool, str] | None = setup["main"]
+        self.has_main = self.main is None
+        """True when what stands in the user's script can be found by name in this process."""
         sys.path[:0] = [entry for entry in setup["sys_path"] if entry not in sys.path]
         self.store: AbstractJobStore = FileJobStore(setup["locator"])
         self.store.resume()
@@ -58,7 +60,8 @@ class WorkerContext:
         """Return the same surroundings over another store and directory, of which nobody hears."""
         other = copy(self)
         other.jobs_dir = jobs_dir
-        other.store, other.report, other.main, other.write = store, _unheard, None, _once
+        other.store, other.report, other.write = store, _unheard, _once
+        other.main, other.has_main = None, True
         return other
 
     def prepare(self) -> None:
@@ -74,6 +77,7 @@ class WorkerContext:
         """Import the user's script, so that functions defined in it can be found by name."""
         if self.main is not None:
             ModuleDescriptor(*self.main).load()
+        self.has_main = True
 
     def call_file(self) -> str:
         """Return where this process writes what its jobs defer."""

@@ -1,8 +1,8 @@
 """The worker host: a small long-lived process that has one forked process per job chain.
 
 Knows work items, child processes and their output. Must not know what a job is: that is
-:mod:`toilcache.worker.chain`, which runs in the child. It has one thread, holds no lock and no connection but
-its work source, and stays small, since the price of a fork grows with it."""
+:mod:`toilcache.worker.chain`, which runs in the child, and :mod:`toilcache.worker.bare`. It has one thread,
+holds no lock and no connection but its work source, and stays small, since the price of a fork grows."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from toilcache.job_store.liveness import closing, note_of
 from toilcache.node.coordination import NodeDirs, NodeHold
 from toilcache.node.identity import get_process_name
 from toilcache.node.namespaces import pid_namespace
-from toilcache.worker import posix
+from toilcache.worker import bare, posix
 from toilcache.worker.chain import run_chain
 from toilcache.worker.context import WorkerContext
 from toilcache.worker.helpers import MOST_CALLERS, Helpers
 from toilcache.worker.immortal import make_all_immortal
 from toilcache.worker.rehearsal import rehearse
-from toilcache.worker.runners import Runner, Runners
+from toilcache.worker.runners import Runners
+from toilcache.worker.running import Running
 
 _MANY_SIGNS = 256
 """Where as many have come at once, more may have been lost: the kernel keeps a few more than these."""
@@ -38,33 +39,10 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from toilcache.file_store.scratch import Spare
+    from toilcache.job.description import JobDescription
     from toilcache.worker.source import WorkSource
 
     Shape: TypeAlias = Any  # only compared
-
-
-class _Running:
-    """An attempt and the process that was given it."""
-
-    __slots__ = ("callers", "cancelled", "ended", "job_id", "runner", "shape", "version")
-
-    def __init__(self, job_id: str, version: int, shape: Shape, runner: Runner) -> None:
-        self.job_id = job_id
-        self.version = version
-        self.shape = shape
-        self.runner = runner
-        self.cancelled = False
-        self.ended: tuple[int, int] | None = None
-        """Status and memory of the job's process, when another one is calling what that has deferred."""
-        self.callers = 0
-
-    @property
-    def attempt(self) -> tuple[str, int]:
-        return self.job_id, self.version
-
-    @property
-    def marker(self) -> str:
-        return protocol.job_marker(self.job_id, self.version)
 
 
 class Host:
@@ -75,7 +53,7 @@ class Host:
 
     def __init__(self, source: WorkSource) -> None:
         self._source = source
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._queue: deque[tuple[str, int, Shape]] = deque()
         self._kernel = posix.Kernel()
         self._pid = os.getpid()
@@ -105,7 +83,7 @@ class Host:
         self._context = WorkerContext(setup, self._source.record)
         stay = self._wake_writer.fileno() if setup.get("share_process") else -1
         self._runners = Runners(setup["jobs_dir"], self._leave_the_host, self._run, stay)
-        rehearse(self._context)
+        rehearse(self._context, self._rehearse)
         make_all_immortal()
         self._context.preload_main()
         self._kernel.adopt_orphans()
@@ -175,29 +153,45 @@ class Host:
                 return
 
     def _start(self, job_id: str, version: int, shape: Shape) -> None:
-        """Begin; a lack of processes, descriptors or room on the disk ends this attempt and no other."""
+        """Begin an attempt."""
         if not self._runners.pids:
             self._context.prepare()
+        what = (b"", None) if self._runners.are_shared else bare.order(self._context, job_id, version)
+        self._begin(job_id, version, shape, *what)
+
+    def _begin(
+        self, job_id: str, version: int, shape: Shape, order: bytes, desc: JobDescription | None = None
+    ) -> None:
+        """Give it to a process; a lack of those, of descriptors or of room ends this attempt and no other."""
         try:
-            runner = self._runners.start(job_id, version)
+            runner = self._runners.start(job_id, version, order)
         except OSError as error:
             why = os.fsencode(f"{error.strerror or error}")
             self._report_end(job_id, version, shape, protocol.NOT_STARTED, log=why)
             return
-        self._running[runner.pid] = _Running(job_id, version, shape, runner)
+        self._running[runner.pid] = Running(job_id, version, shape, runner, desc)
 
-    def _run(self, job_id: str, version: int, spare: Spare | None) -> int:
-        """In a runner: run the chain that begins with this attempt."""
+    def _run(self, job_id: str, version: int, order: bytes, spare: Spare | None) -> int:
+        """In a runner: run the chain that begins with this attempt, or what it was ordered to."""
         os.environ[protocol.JOB_MARKER] = f"{job_id}:{version}"
+        if order:
+            return bare.obey(self._context, job_id, version, order, self._runners.hand_over)
         return run_chain(self._context, job_id, version, spare)
 
+    def _rehearse(self, context: WorkerContext, job_id: str, version: int) -> None:
+        """Do in the host itself, and in other surroundings, what a runner does, as a bare function or not."""
+        real, self._context = self._context, context
+        try:
+            order, desc = bare.order(context, job_id, version)
+            result = self._runners.rehearse(job_id, version, order)
+            if desc is not None and result:
+                bare.commit(context, desc, result)
+        finally:
+            self._context = real
+            os.environ.pop(protocol.JOB_MARKER, None)
+
     def _leave_the_host(self, log: int) -> None:
-        os.setsid()
-        self._kernel.die_with(self._pid)
-        signal.set_wakeup_fd(-1)
-        posix.default_signals(signal.SIGCHLD, signal.SIGINT)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        self._kernel.leave(self._pid, log)
         posix.reseed()
 
     def _reap(self) -> None:
@@ -225,7 +219,7 @@ class Host:
             if running is None or running.cancelled:
                 continue
             if posix.children_but(self._known()):
-                running.runner.close()
+                running.runner.give_nothing_more()
                 continue
             del self._running[pid]
             posix.empty(running.runner.log)
@@ -234,13 +228,18 @@ class Host:
             if self._source.lost:
                 self._write_note()
 
-    def _end(self, pid: int, running: _Running, status: int, max_rss: int) -> None:
+    def _end(self, pid: int, running: Running, status: int, max_rss: int) -> None:
         self._kill_left_behind(pid, running)
         calling = self._call_deferred(running, status)
         running.ended = running.ended or (status, max_rss)
         if calling:
             return
         status, max_rss = running.ended
+        if running.bare is not None and status == 0 and not running.cancelled:
+            committed = self._commit(running, running.bare)
+            if committed is None:
+                return
+            status = committed
         log = posix.tail(running.runner.log, protocol.LOG_TAIL) if status else b""
         if running.cancelled:
             status = protocol.CANCELLED
@@ -249,7 +248,23 @@ class Host:
         if self._source.lost:
             self._write_note()
 
-    def _call_deferred(self, running: _Running, status: int) -> bool:
+    def _commit(self, running: Running, desc: JobDescription) -> int | None:
+        """Commit what a bare function has returned, if its process has left that to us; returns the status of
+        a process that has done so, None if one does it now: where a store is full that takes long.
+        """
+        result = running.runner.handed_over()
+        if not result:
+            return 0
+        try:
+            return bare.commit(self._context, desc, result) << 8
+        except Exception:  # a process meets it again, and what it does then is its own affair
+            self._runners.bury(running.runner)
+            self._begin(running.job_id, running.version, running.shape, bare.order_to_commit(result))
+            if self._source.lost:
+                self._write_note()
+            return None
+
+    def _call_deferred(self, running: Running, status: int) -> bool:
         """Have a child call what an attempt has deferred and not called itself; False if there is nothing.
 
         Until that child ends the attempt has not ended: what follows it may need what is being cleaned up.
@@ -281,7 +296,7 @@ class Host:
         if following is not None and self._may_start():
             self._start(*following)
 
-    def _kill_left_behind(self, pid: int, running: _Running) -> None:
+    def _kill_left_behind(self, pid: int, running: Running) -> None:
         """End what the job started and did not wait for: its process group, and strays by their marker."""
         with suppress(ProcessLookupError):  # the usual case: nothing is left of the group
             os.killpg(pid, signal.SIGKILL)
@@ -307,7 +322,7 @@ class Host:
         for pid, running in list(self._running.items()):
             self._kill(pid, running)
 
-    def _kill(self, pid: int, running: _Running) -> None:
+    def _kill(self, pid: int, running: Running) -> None:
         """Kill a job; where only its deferred functions are being called, they are no longer part of it."""
         if running.ended is None:
             running.cancelled = True

@@ -6,12 +6,14 @@ Knows Linux calls and nothing of jobs.
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # no stubs; `signal` is made of it
 import os
-import signal
 import sys
 import time
+
+# No stubs; `signal` is made of it, and makes enumerations at each call.
+from _signal import SIG_DFL, SIGCHLD, SIGINT, SIGKILL, set_wakeup_fd, signal  # type: ignore[import-not-found]
 from contextlib import suppress
+from os import dup2, getppid, setsid
 
 from toilcache import vfs
 
@@ -41,15 +43,29 @@ class Kernel:
 
     def die_with(self, parent: int) -> None:
         """Be killed when ``parent`` ends, also when it has ended already."""
-        self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
+        self._prctl(_PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+        if getppid() != parent:
             os._exit(1)
+
+    def leave(self, parent: int, log: int) -> None:
+        """In a forked child: have session, signals and output of its own, and be killed when ``parent`` ends.
+
+        Done once in each process, so that Python never writes better code for it: what it needs is therefore
+        imported by name, which is looked up in one place each.
+        """
+        setsid()
+        self.die_with(parent)
+        set_wakeup_fd(-1)
+        signal(SIGCHLD, SIG_DFL)
+        signal(SIGINT, SIG_DFL)
+        dup2(log, 1)
+        dup2(log, 2)
 
 
 def default_signals(*signals: int) -> None:
-    """Give these signals their default effect; for less than `signal.signal`, which makes enumerations."""
+    """Give these signals their default effect."""
     for number in signals:
-        _signal.signal(number, _signal.SIG_DFL)
+        signal(number, SIG_DFL)
 
 
 def be_killed_first() -> None:
@@ -124,7 +140,7 @@ def kill_orphans(marker: bytes, session: int, known: set[int]) -> None:
     while (orphans := orphans_of(marker, session, known)) and time.monotonic() < deadline:
         for pid in orphans:
             with suppress(PermissionError):  # a program that has become somebody else
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, SIGKILL)
         for pid in orphans:
             _await_child(pid, deadline)
 

@@ -1,4 +1,4 @@
-"""Running a job that does nothing in the host itself, before the first fork.
+"""Running jobs that do nothing in the host itself, before the first fork.
 
 Python looks up names and types at their first use, and rewrites the code of a function while it runs for the
 first times; all that is written to memory. What a host has done before it forks no child does again, and
@@ -17,10 +17,11 @@ from toilcache.job.job import Job
 from toilcache.job.saving import save_body
 from toilcache.job_store.file_job_store import FileJobStore
 from toilcache.removal import robust_rmtree
-from toilcache.worker.chain import run_chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from toilcache.worker.context import WorkerContext
 
 _TIMES = 12
@@ -29,20 +30,32 @@ _TIMES = 12
 _SMALL = {"cores": 1, "memory": 1, "disk": 1}
 
 
-def rehearse(context: WorkerContext) -> None:
-    """Run a job that does nothing, a few times; leaves nothing behind."""
+def _bare() -> Job:
+    job: Job = Job.wrapFn(os.getpid, **_SMALL)
+    return job
+
+
+def _other() -> Job:
+    job: Job = Job.wrapJobFn(id, **_SMALL)
+    return job
+
+
+def rehearse(context: WorkerContext, run: Callable[[WorkerContext, str, int], object]) -> None:
+    """Run jobs that do nothing, a few times each kind; leaves nothing behind.
+
+    :param run: called with surroundings to run in, job id and version.
+    """
     path = f"{context.jobs_dir}/rehearsal-{random_name()}"
     jobs_dir = f"{path}/jobs"  # the cache of a node is beside the jobs: here there is none
     try:
         vfs.makedirs(jobs_dir, 0o700)
         stage = FileJobStore(f"{path}/store")
         stage.make_stage(context.store.config)
-        for _ in range(_TIMES):
-            job = Job.wrapFn(os.getpid, **_SMALL)
+        for job in [make() for _ in range(_TIMES) for make in (_bare, _other)]:
             stage.assign_job_id(job.description)
             save_body(job, stage)
             stage.create_job(job.description)
-            run_chain(context.on(stage, jobs_dir), str(job.jobStoreID), 1)
+            run(context.on(stage, jobs_dir), str(job.jobStoreID), 1)
     except (OSError, JobStoreUnavailableError):
         return  # on a full disk jobs begin a little slower
     finally:

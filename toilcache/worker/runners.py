@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from select import PIPE_BUF
 
 from toilcache.file_store.scratch import Spare, fresh_scratch, is_alone
 from toilcache.worker import posix
@@ -25,33 +26,56 @@ MOST_AHEAD = 8
 """So many are forked at once in a host that has been busy; first it is one, then twice as many each time."""
 
 
+ORDER_BYTES = PIPE_BUF - 64
+"""So much can be given besides an attempt, or be handed over: nobody waits for who reads, however few pages
+the kernel grants to the pipes of a person who has many (pipe(7)).
+"""
+
+
 class Runner:
     """A forked process and the file that takes its output. It ends with its pipe or with its work.
 
     One that does several pieces of work has a spare directory for them.
     """
 
-    __slots__ = ("_pipe", "log", "pid", "spare")
+    __slots__ = ("_handed_over", "_pipe", "log", "pid", "spare")
 
-    def __init__(self, pid: int, log: int, pipe: int, spare: Spare | None = None) -> None:
+    def __init__(
+        self, pid: int, log: int, pipe: int, handed_over: int = -1, spare: Spare | None = None
+    ) -> None:
         self.pid = pid
         self.log = log
         self._pipe = pipe
+        self._handed_over = handed_over
         self.spare = spare
 
-    def give(self, job_id: str, version: int) -> bool:
+    def give(self, job_id: str, version: int, order: bytes = b"") -> bool:
         """Let it begin an attempt; False if it is dead."""
         try:
-            os.write(self._pipe, f"{job_id} {version}".encode("ascii"))
+            os.write(self._pipe, b"%s %d %s" % (job_id.encode("ascii"), version, order))
         except BrokenPipeError:
             return False
         return True
 
-    def close(self) -> None:
-        """Give it nothing more."""
+    def handed_over(self) -> bytes:
+        """What it has handed over before it ended."""
+        try:
+            return os.read(self._handed_over, PIPE_BUF)
+        except BlockingIOError:  # nothing, and something that it has started still could
+            return b""
+
+    def give_nothing_more(self) -> None:
+        """Let it end when it has done its work."""
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
+
+    def close(self) -> None:
+        """Have nothing more to do with it."""
+        self.give_nothing_more()
+        if self._handed_over >= 0:
+            os.close(self._handed_over)
+            self._handed_over = -1
 
     def drop_spare(self) -> None:
         """Remove its spare directory, if it has one that is empty."""
@@ -64,8 +88,8 @@ class Runners:
 
     :param jobs_dir: where directories for jobs are made, and files for their output, which have no names.
     :param become: called in a new process with its output file, to make it a process of its own.
-    :param run: called there with job id, version and the spare directory, if the process takes more than one
-        attempt; returns the exit status.
+    :param run: called there with job id, version, what was given besides, and the spare directory, if the
+        process takes more than one attempt; returns the exit status.
     :param wake: where a runner writes a byte when it has done its work and takes more; -1: each takes one.
     """
 
@@ -73,7 +97,7 @@ class Runners:
         self,
         jobs_dir: str,
         become: Callable[[int], None],
-        run: Callable[[str, int, Spare | None], int],
+        run: Callable[[str, int, bytes, Spare | None], int],
         wake: int = -1,
     ) -> None:
         self._jobs_dir = jobs_dir
@@ -81,17 +105,23 @@ class Runners:
         self._run = run
         self._wake = wake
         self._done = _nonblocking_pipe() if wake >= 0 else (-1, -1)
+        self._to_host = -1
         self._logs: list[int] = []
         self._waiting: dict[int, Runner] = {}
         self._ahead = 1
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether each takes more than one attempt."""
+        return self._wake >= 0
 
     @property
     def pids(self) -> Iterable[int]:
         """The processes that wait."""
         return self._waiting.keys()
 
-    def start(self, job_id: str, version: int) -> Runner:
-        """Have an attempt run by a process that has nothing else to do.
+    def start(self, job_id: str, version: int, order: bytes = b"") -> Runner:
+        """Have an attempt run by a process that has nothing else to do, and that may get an order besides.
 
         :raises OSError: there is no process to be had, or no room for its output.
         """
@@ -99,11 +129,32 @@ class Runners:
             if not self._waiting:
                 self._fork_several()
             _, runner = self._waiting.popitem()
-            if runner.give(job_id, version):
+            if runner.give(job_id, version, order):
                 if self._wake < 0:
-                    runner.close()
+                    runner.give_nothing_more()
                 return runner
             self.bury(runner)
+
+    def rehearse(self, job_id: str, version: int, order: bytes = b"") -> bytes:
+        """Do a piece of work in the host itself as a runner does it, but for what makes that a process of its
+        own; returns what it hands over.
+        """
+        reading, writing = os.pipe()
+        results, self._to_host = _nonblocking_pipe()
+        runner = Runner(0, -1, writing, results)
+        try:
+            runner.give(job_id, version, order)
+            self._take(reading, None)
+            return runner.handed_over()
+        finally:
+            runner.close()
+            os.close(reading)
+            os.close(self._to_host)
+            self._to_host = -1
+
+    def hand_over(self, data: bytes) -> None:
+        """In a runner: give something, `ORDER_BYTES` at most, to the host."""
+        os.write(self._to_host, data)
 
     def finished(self) -> list[int]:
         """The processes that have done their work since this was asked last, and can do more."""
@@ -160,32 +211,33 @@ class Runners:
     def _fork(self) -> None:
         log = self._logs.pop() if self._logs else posix.unlinked_file(self._jobs_dir)
         spare = Spare(fresh_scratch(self._jobs_dir)) if self._wake >= 0 else None
+        pipes: list[int] = []
         try:
-            reading, writing = os.pipe()
-            try:
-                pid = os.fork()
-            except OSError:
-                os.close(reading)
-                os.close(writing)
-                raise
+            pipes += os.pipe()
+            pipes += _nonblocking_pipe()
+            pid = os.fork()
         except OSError:
+            for descriptor in pipes:
+                os.close(descriptor)
             self._logs.append(log)
             raise
+        reading, writing, results, self._to_host = pipes
+        runner = Runner(pid, log, writing, results, spare)
         if pid == 0:
-            self._live(log, reading, writing, spare)
+            self._live(runner, reading)
         os.close(reading)
-        self._waiting[pid] = Runner(pid, log, writing, spare)
+        os.close(self._to_host)
+        self._waiting[pid] = runner
 
-    def _live(self, log: int, reading: int, writing: int, spare: Spare | None) -> None:
+    def _live(self, me: Runner, reading: int) -> None:
         """In the child: take a life of its own, do what it is given, end without unwinding the host."""
         status = 1
         try:
             try:
-                self._become(log)
-                os.close(writing)
-                for runner in self._waiting.values():
+                self._become(me.log)
+                for runner in (me, *self._waiting.values()):
                     runner.close()
-                status = self._work(reading, spare)
+                status = self._work(reading, me.spare)
             except BaseException:
                 sys.__excepthook__(*sys.exc_info())
             posix.flush(sys.stdout, sys.stderr)
@@ -197,15 +249,20 @@ class Runners:
 
         What a piece of work leaves running goes with its process.
         """
-        while words := os.read(reading, 4096).decode("ascii").split():
-            status = self._run(words[0], int(words[1]), spare)
-            if status or self._wake < 0 or not is_alone():
-                return status
+        while (status := self._take(reading, spare)) == 0 and self._wake >= 0 and is_alone():
             posix.flush(sys.stdout, sys.stderr)
             os.write(self._done[1], f"{os.getpid()} ".encode("ascii"))
             with suppress(BlockingIOError):  # then the host is awake
                 os.write(self._wake, b"\0")
-        return 0
+        return status or 0
+
+    def _take(self, reading: int, spare: Spare | None) -> int | None:
+        """Do a piece of work when it comes; returns the exit status, None if nothing comes any more."""
+        given = os.read(reading, PIPE_BUF)
+        if not given:
+            return None
+        job_id, version, order = given.split(b" ", 2)
+        return self._run(job_id.decode("ascii"), int(version), order, spare)
 
 
 def _nonblocking_pipe() -> tuple[int, int]:
