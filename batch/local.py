@@ -38,9 +38,7 @@ of a millisecond are done with them in 20 ms, and a leader that deletes what a s
 """
 
 GATHER_SECONDS = 0.005
-"""So long messages of hosts that have plenty ready may gather: a leader that is woken by each takes from its
-jobs what it spends on waking up.
-"""
+"""So seldom are hosts listened to that have plenty ready: what a look costs is taken from their jobs."""
 
 STOP_SECONDS = 5.0
 CANCEL_SECONDS = 20.0
@@ -93,6 +91,7 @@ class LocalAdapter:
         notes = Orphans(setup["notes_dir"], setup["names_base"], workflow_id, run)
         self._adoption = Adoption(*left, notes)
         self._oom_kills = oom_kills()
+        self._heard = 0.0
         self._closed = False
 
     def check(self, request: JobRequest) -> None:
@@ -172,15 +171,18 @@ class LocalAdapter:
         return timeout
 
     def _wait(self, timeout: float | None) -> None:
-        if self._all_have_plenty():
-            time.sleep(GATHER_SECONDS)
+        rest = self._heard + GATHER_SECONDS - time.monotonic()
+        if rest > 0 and self._all_have_plenty():
+            time.sleep(rest)
         timeout = self._end_the_deaf(timeout)
         milliseconds = None if timeout is None else math.ceil(max(0.0, timeout) * 1000)
         for host in self._hosts.values():
             if not host.silent:
                 self._poll.modify(host, host.events)
         dead: list[HostProcess] = []
-        for descriptor, events in self._poll.poll(milliseconds):
+        found = self._poll.poll(milliseconds)
+        self._heard = time.monotonic()
+        for descriptor, events in found:
             if self._waker.is_at(descriptor):
                 self._waker.hear()
             elif descriptor in self._by_pidfd:
