@@ -87,3 +87,31 @@ def leave_a_child(path: str) -> str:
         os._exit(1)
     Path(path).write_text(str(pid), encoding="ascii")
     return "left"
+
+
+def close_all(path: str) -> str:
+    """Close all but the standard descriptors, as daemons do."""
+    os.closerange(3, 1024)
+    return "closed"
+
+
+def close_all_and_open(path: str) -> str:
+    """Have a file, and pipes, in the place of each of them."""
+    os.closerange(3, 1024)
+    while os.open(path, os.O_RDWR) < 100:
+        os.pipe()
+    return "closed"
+
+
+def remove_directory(size: int) -> bytes:
+    """Leave the process in no directory."""
+    os.rmdir(os.getcwd())
+    return bytes(size)
+
+
+def replace_directory(size: int) -> bytes:
+    """Have a file where the directory was."""
+    path = os.getcwd()
+    os.rmdir(path)
+    Path(path).touch()
+    return bytes(size)

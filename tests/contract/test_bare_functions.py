@@ -233,7 +233,12 @@ def test_a_full_store_is_waited_for_by_another_process(
     order, desc = bare.order(context, request.job_id, request.version)
     assert desc is not None
     results: list[bytes] = []
-    assert bare.obey(context, request.job_id, request.version, order, results.append) == ENDED
+
+    def hand_over(data: bytes) -> bool:
+        results.append(data)
+        return True
+
+    assert bare.obey(context, request.job_id, request.version, order, hand_over) == ENDED
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -244,7 +249,7 @@ def test_a_full_store_is_waited_for_by_another_process(
     monkeypatch.undo()
     assert not bench.has_run(request)
     later = bare.order_to_commit(results[0])
-    assert bare.obey(context, request.job_id, request.version, later, results.append) == ENDED
+    assert bare.obey(context, request.job_id, request.version, later, hand_over) == ENDED
     assert (len(results), bench.result(request)) == (1, [1, 2])
     assert bench.store.load_job(request.job_id).attempt == request.version
     assert bare.commit(context, desc, results[0]) == REFUSED
@@ -285,6 +290,29 @@ def test_who_is_no_bare_function_is_left_to_its_process(bench: BareBench) -> Non
     context.store.config.writeLogsFromAllJobs = False
     Path(bench.dirs.jobs).parent.joinpath("cache").mkdir()  # there each job takes its place
     assert bare.order(context, plain.job_id, plain.version) == (b"", None)
+
+
+@pytest.mark.parametrize("function", [bare_functions.close_all, bare_functions.close_all_and_open])
+def test_it_may_close_descriptors_that_are_not_its_own(
+    bench: BareBench, tmp_path: Path, function: Callable[..., Any]
+) -> None:
+    """Its process cannot hand anything over then, and must not write into what has the place of the pipe."""
+    mine = tmp_path / "mine"
+    mine.touch()
+    request = bench.bare(function, str(mine))
+    assert bench.run(request) == Reason.FINISHED
+    assert bench.result(request) == "closed"
+    assert mine.read_bytes() == b""
+
+
+@pytest.mark.parametrize("function", [bare_functions.remove_directory, bare_functions.replace_directory])
+@pytest.mark.parametrize("size", [1, 10 * bare.MOST_BYTES])
+def test_it_may_do_with_its_directory_what_it_likes(
+    bench: BareBench, function: Callable[..., Any], size: int
+) -> None:
+    request = bench.bare(function, size)
+    assert bench.run(request) == Reason.FINISHED
+    assert bench.result(request) == bytes(size)
 
 
 def test_what_it_starts_ends_with_it(bench: BareBench, tmp_path: Path) -> None:

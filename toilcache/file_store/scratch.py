@@ -95,8 +95,11 @@ class Given(Spare):
         self.path = path
 
     def enter(self) -> None:
-        """Make it the current one."""
-        os.chdir(self.path)
+        """Make it the current one; another, if the job has removed it meanwhile."""
+        try:
+            os.chdir(self.path)
+        except OSError:
+            os.chdir(make_scratch(os.path.dirname(self.path)))
 
     def is_untouched(self, path: str) -> bool:
         """No other job will have it."""

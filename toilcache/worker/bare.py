@@ -71,11 +71,11 @@ def order_to_commit(result: bytes) -> bytes:
 
 
 def obey(
-    context: WorkerContext, job_id: str, version: int, order: bytes, hand_over: Callable[[bytes], None]
+    context: WorkerContext, job_id: str, version: int, order: bytes, hand_over: Callable[[bytes], bool]
 ) -> int:
     """In a process of its own: do what was ordered; returns the exit status.
 
-    :param hand_over: gives the host what a function has returned, pickled.
+    :param hand_over: gives the host what a function has returned, pickled; False if that cannot be.
     """
     body, module, result = pickle.loads(order)
     if result is not None:
@@ -92,8 +92,8 @@ def obey(
     except BaseException as error:
         outcome: Callable[[], Any] = partial(_fail, error)
     else:
-        if os.getpid() == owner and (result := _result(value)) is not None and _is_clean(place):
-            hand_over(result)
+        data = _result(value) if os.getpid() == owner else None
+        if data is not None and _is_clean(place) and hand_over(data):
             return ENDED
         outcome = partial(_return, value)
     if os.getpid() != owner:

@@ -106,6 +106,7 @@ class Runners:
         self._wake = wake
         self._done = _nonblocking_pipe() if wake >= 0 else (-1, -1)
         self._to_host = -1
+        self._inode = 0
         self._logs: list[int] = []
         self._waiting: dict[int, Runner] = {}
         self._ahead = 1
@@ -141,6 +142,7 @@ class Runners:
         """
         reading, writing = os.pipe()
         results, self._to_host = _nonblocking_pipe()
+        self._inode = os.fstat(results).st_ino
         runner = Runner(0, -1, writing, results)
         try:
             runner.give(job_id, version, order)
@@ -152,9 +154,18 @@ class Runners:
             os.close(self._to_host)
             self._to_host = -1
 
-    def hand_over(self, data: bytes) -> None:
-        """In a runner: give something, `ORDER_BYTES` at most, to the host."""
-        os.write(self._to_host, data)
+    def hand_over(self, data: bytes) -> bool:
+        """In a runner: give something, `ORDER_BYTES` at most, to the host; False if that cannot be.
+
+        Who closes descriptors that are not his may have a file of his own in the place of this one.
+        """
+        try:
+            if os.fstat(self._to_host).st_ino != self._inode:
+                return False
+            os.write(self._to_host, data)
+        except OSError:
+            return False
+        return True
 
     def finished(self) -> list[int]:
         """The processes that have done their work since this was asked last, and can do more."""
@@ -237,6 +248,7 @@ class Runners:
                 self._become(me.log)
                 for runner in (me, *self._waiting.values()):
                     runner.close()
+                self._inode = os.fstat(self._to_host).st_ino
                 status = self._work(reading, me.spare)
             except BaseException:
                 sys.__excepthook__(*sys.exc_info())
