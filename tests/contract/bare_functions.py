@@ -115,3 +115,36 @@ def replace_directory(size: int) -> bytes:
     os.rmdir(path)
     Path(path).touch()
     return bytes(size)
+
+
+class Once:
+    """Notes each time that it is pickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        with open(self.path, "a", encoding="ascii") as times:
+            times.write(".")
+        return bytes, (b"\0" * 10_000,)
+
+
+def once(path: str) -> Any:
+    """Return what is too large to be handed over, and had better be pickled once only."""
+    return Once(path)
+
+
+class Counted:
+    """Notes each time that it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        with open(self.path, "a", encoding="ascii") as times:
+            times.write(".")
+
+
+def fail_with(counted: Counted) -> None:
+    raise ValueError("no such luck")

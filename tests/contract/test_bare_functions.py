@@ -89,6 +89,13 @@ def bench(tmp_path: Path) -> Iterator[BareBench]:
     assert bench.processes() == []
 
 
+def test_a_host_is_where_it_was_started(bench: BareBench) -> None:
+    """Also after the rehearsal: the person's script, and what its jobs have deferred, may look around."""
+    bench.run(bench.bare(bare_functions.value))
+    (host,) = bench.hosts()
+    assert Path(f"/proc/{host}/cwd").readlink() == Path.cwd()
+
+
 def test_it_has_a_process_and_a_directory_of_its_own(bench: BareBench, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     request = bench.bare(bare_functions.where, str(seen))
@@ -98,6 +105,7 @@ def test_it_has_a_process_and_a_directory_of_its_own(bench: BareBench, tmp_path:
     assert not pid_runs(pid)
     assert not Path(seen.read_text()).exists()
     assert bench.records() == {request.job_id}
+    assert bench.store.load_job(request.job_id).attempt == request.version
 
 
 def test_the_host_commits_it(bench: BareBench) -> None:
@@ -149,7 +157,8 @@ def test_a_later_attempt_refuses_it(bench: BareBench) -> None:
     another.failure = "the slot is taken"
     bench.store.update_job(another)
     os.kill(host, signal.SIGCONT)
-    bench.end_of(request)
+    (end,) = bench.end_of(request)
+    assert (end.reason, end.detail) == (Reason.FAILED, "exited with status 75 without a result")
     desc = bench.store.load_job(request.job_id)
     assert (desc.version, desc.failure, desc.has_result) == (another.version, "the slot is taken", False)
 
@@ -159,6 +168,13 @@ def test_it_may_return_as_much_as_any_job(bench: BareBench, size: int) -> None:
     request = bench.bare(bare_functions.large, size)
     assert bench.run(request) == Reason.FINISHED
     assert bench.result(request) == bytes(size)
+
+
+def test_what_it_returns_is_pickled_once(bench: BareBench, tmp_path: Path) -> None:
+    request = bench.bare(bare_functions.once, str(tmp_path / "times"))
+    assert bench.run(request) == Reason.FINISHED
+    assert (tmp_path / "times").read_text() == "."
+    assert bench.result(request) == bytes(10_000)
 
 
 def test_it_may_return_what_has_no_name(bench: BareBench) -> None:
@@ -216,6 +232,34 @@ def test_a_child_that_leaves_the_function_changes_nothing(
     assert bench.result(request) == "parent"
 
 
+def test_what_it_is_called_with_is_unpickled_once(bench: BareBench, tmp_path: Path) -> None:
+    """Also where it fails, which its process writes down by itself."""
+    request = bench.bare(bare_functions.fail_with, bare_functions.Counted(str(tmp_path / "times")))
+    assert bench.run(request) == Reason.FAILED
+    assert (tmp_path / "times").read_text() == "."
+
+
+def test_a_slow_store_is_left_to_the_jobs(bench: BareBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait for it side by side; a host would keep all others waiting."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    context, host = bench.context(), bare.BareFunctions()
+    request = bench.bare(bare_functions.value)
+    load = context.store.load_version
+
+    def slow(job_id: str, version: int) -> Any:
+        now[0] += 0.1
+        return load(job_id, version)
+
+    monkeypatch.setattr(context.store, "load_version", slow)
+    assert host.order(context, request.job_id, request.version)[1] is not None
+    monkeypatch.setattr(context.store, "load_version", load)
+    now[0] += 0.99
+    assert host.order(context, request.job_id, request.version) == (b"", None)
+    now[0] += 0.02
+    assert host.order(context, request.job_id, request.version)[1] is not None
+
+
 def test_many_are_committed_once_each(bench: BareBench) -> None:
     requests = [bench.bare(bare_functions.value, number) for number in range(60)]
     bench.adapter.submit(requests)
@@ -228,9 +272,12 @@ def test_a_full_store_is_waited_for_by_another_process(
     bench: BareBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the host gives on is committed as the function has returned it, with the attempt's number."""
-    context = bench.context()
+    monkeypatch.chdir(
+        bench.home
+    )  # who obeys is mostly a process of its own, and stays where the function was
+    context, host = bench.context(), bare.BareFunctions()
     request = bench.bare(bare_functions.value, [1, 2])
-    order, desc = bare.order(context, request.job_id, request.version)
+    order, desc = host.order(context, request.job_id, request.version)
     assert desc is not None
     results: list[bytes] = []
 
@@ -245,14 +292,14 @@ def test_a_full_store_is_waited_for_by_another_process(
 
     monkeypatch.setattr(vfs, "link", full)
     with pytest.raises(Exception, match="No space left"):
-        bare.commit(context, desc, results[0])
-    monkeypatch.undo()
+        host.commit(context, desc, results[0])
+    monkeypatch.setattr(vfs, "link", os.link)
     assert not bench.has_run(request)
     later = bare.order_to_commit(results[0])
     assert bare.obey(context, request.job_id, request.version, later, hand_over) == ENDED
     assert (len(results), bench.result(request)) == (1, [1, 2])
     assert bench.store.load_job(request.job_id).attempt == request.version
-    assert bare.commit(context, desc, results[0]) == REFUSED
+    assert host.commit(context, desc, results[0]) == REFUSED
 
 
 class Own(FunctionWrappingJob):
@@ -261,7 +308,7 @@ class Own(FunctionWrappingJob):
 
 def test_who_is_no_bare_function_is_left_to_its_process(bench: BareBench) -> None:
     """Whoever may ask something of the engine, is followed by somebody, or is too large for a pipe."""
-    context = bench.context()
+    context, host = bench.context(), bare.BareFunctions()
     small = {"cores": 1, "memory": MIB, "disk": MIB}
     parent = Job.wrapFn(bare_functions.value, **small)
     parent.addChildFn(bare_functions.value, **small)
@@ -277,19 +324,19 @@ def test_who_is_no_bare_function_is_left_to_its_process(bench: BareBench) -> Non
         promised,
     ]
     requests = [bench.born(job) for job in others]
-    found = [bare.order(context, request.job_id, request.version) for request in requests]
+    found = [host.order(context, request.job_id, request.version) for request in requests]
     assert found == [(b"", None)] * len(others)
-    assert bare.order(context, str(follower.jobStoreID), 1) == (b"", None)
-    assert bare.order(context, "0123456789abcdef", 1) == (b"", None)
+    assert host.order(context, str(follower.jobStoreID), 1) == (b"", None)
+    assert host.order(context, "0123456789abcdef", 1) == (b"", None)
     plain = bench.bare(bare_functions.value)
-    order, desc = bare.order(context, plain.job_id, plain.version)
+    order, desc = host.order(context, plain.job_id, plain.version)
     assert desc is not None
     assert pickle.loads(order)[0] == desc.inline_body
     context.store.config.writeLogsFromAllJobs = True
-    assert bare.order(context, plain.job_id, plain.version) == (b"", None)
+    assert host.order(context, plain.job_id, plain.version) == (b"", None)
     context.store.config.writeLogsFromAllJobs = False
     Path(bench.dirs.jobs).parent.joinpath("cache").mkdir()  # there each job takes its place
-    assert bare.order(context, plain.job_id, plain.version) == (b"", None)
+    assert host.order(context, plain.job_id, plain.version) == (b"", None)
 
 
 @pytest.mark.parametrize("function", [bare_functions.close_all, bare_functions.close_all_and_open])

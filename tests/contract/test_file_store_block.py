@@ -141,7 +141,7 @@ def test_outside_the_block_files_are_refused(bench: Bench) -> None:
     with fs.open(Job()), pytest.raises(RuntimeError, match="close it first"), fs.open(Job()):
         pass
     for call in calls:
-        with pytest.raises(RuntimeError, match="only while its job runs"):
+        with pytest.raises(RuntimeError, match="only while it runs"):
             call()
     fs.startCommit(jobState=True)
     fs.waitForCommit()

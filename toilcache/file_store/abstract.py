@@ -133,7 +133,7 @@ class AbstractFileStore(ABC):
             finally:
                 if os.getpid() == owner:
                     os.fchdir(home)
-                    self._close_scratch(self._scratch, failed=failed)
+                    self.tidy_up(self._scratch, failed=failed)
         finally:
             os.close(home)
 
@@ -143,7 +143,7 @@ class AbstractFileStore(ABC):
     def _end(self, *, is_owner: bool) -> None:  # noqa: B027
         """Called there when the job has not failed, in a forked child too; raises if it has after all."""
 
-    def _close_scratch(self, path: str, *, failed: bool) -> None:
+    def tidy_up(self, path: str, *, failed: bool) -> None:
         """Measure and tidy up; what cannot be removed fails no job: the node's clean-up will have it."""
         self._scratch = None
         self._disk_used = 0
@@ -358,7 +358,7 @@ class AbstractFileStore(ABC):
 
     def _check_open(self) -> str:
         if self._scratch is None:
-            raise RuntimeError(f"cannot use the file store of {self.jobName}: its job does not run")
+            raise RuntimeError(f"cannot use the file store of {self.jobName}: it is open only while it runs")
         return self._scratch
 
     def _before_writing(self) -> str:

@@ -105,12 +105,12 @@ class CachingFileStore(CacheAccounts, NonCachingFileStore):
         if is_owner and not self._has_committed:
             self._check_harm()
 
-    def _close_scratch(self, path: str, *, failed: bool) -> None:
+    def tidy_up(self, path: str, *, failed: bool) -> None:
         """Tidy up, then give up the place in the cache.
 
         While a row names the directory, it will go: the row stays where the directory could not be removed.
         """
-        super()._close_scratch(path, failed=failed)
+        super().tidy_up(path, failed=failed)
         self._links.clear()
         if failed and self._uploads is not None:
             self._without_cache(self._abandon_uploads)

@@ -86,26 +86,6 @@ class Spare:
             vfs.rmdir(self._path)
 
 
-class Given(Spare):
-    """A directory that was made for one job before its file store was opened."""
-
-    def __init__(self, path: str) -> None:
-        """Take where it is."""
-        super().__init__(path)
-        self.path = path
-
-    def enter(self) -> None:
-        """Make it the current one; another, if the job has removed it meanwhile."""
-        try:
-            os.chdir(self.path)
-        except OSError:
-            os.chdir(make_scratch(os.path.dirname(self.path)))
-
-    def is_untouched(self, path: str) -> bool:
-        """No other job will have it."""
-        return False
-
-
 def _mark(path: str) -> tuple[int, ...]:
     """What changes when a directory gets another name, mode or access list, or one of its entries does."""
     status = os.lstat(path)

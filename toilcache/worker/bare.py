@@ -13,46 +13,75 @@ from __future__ import annotations
 
 import os
 import pickle
-from functools import partial
+import time
 
 from toilcache.errors import ConcurrentFileModificationException, NoSuchJobException
-from toilcache.file_store.scratch import Given, make_scratch, remove_if_empty
+from toilcache.file_store.scratch import make_scratch, remove_if_empty
 from toilcache.job.body import dumps, loads
 from toilcache.job.description import JobDescription
 from toilcache.job.functions import FunctionWrappingJob
 from toilcache.job.module import ModuleDescriptor
 from toilcache.node.coordination import has_cache
-from toilcache.worker.chain import ENDED, FAILED, REFUSED, run_chain, take_result
+from toilcache.worker.chain import ENDED, FAILED, REFUSED, Outcome, run_chain, take_result
 from toilcache.worker.runners import ORDER_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import Any
 
     from toilcache.worker.context import WorkerContext
 
-_NOTHING = (b"", None)
 MOST_BYTES = ORDER_BYTES
 """So large a function with its arguments, or what it returns, may be to be passed on through a pipe."""
 
+SLOW_SECONDS = 0.005
+PAUSES = 10
+"""A host that has waited longer than so for the store leaves the store to its jobs for ten times as long."""
 
-def order(context: WorkerContext, job_id: str, version: int) -> tuple[bytes, JobDescription | None]:
-    """In the host: what a process needs to run a bare function, and its description; nothing for other jobs.
 
-    On a node with a cache every job takes its place there. Nobody follows a bare function in its process.
-    """
-    if has_cache(context.jobs_dir):
-        return _NOTHING
-    try:
-        desc = context.store.load_version(job_id, version)
-    except Exception:  # its own process meets the same, and says what has to be said
-        return _NOTHING
-    if not _is_bare(desc) or context.store.config.writeLogsFromAllJobs:
-        return _NOTHING
-    module = desc.get_body()[1]
-    data = pickle.dumps((desc.inline_body, module and tuple(module), None), 5)
-    return (data, desc) if len(data) <= MOST_BYTES else _NOTHING
+class BareFunctions:
+    """What a host does for bare functions."""
+
+    def __init__(self) -> None:
+        self._not_before = 0.0
+
+    def order(self, context: WorkerContext, job_id: str, version: int) -> tuple[bytes, JobDescription | None]:
+        """Give what a process needs to run a bare function, and its description; nothing for other jobs.
+
+        On a node with a cache every job takes its place there. Nobody follows a bare function in its process.
+        """
+        began = time.monotonic()
+        if began < self._not_before or has_cache(context.jobs_dir):
+            return b"", None
+        try:
+            desc = context.store.load_version(job_id, version)
+        except Exception:  # its own process meets the same, and says what has to be said
+            return b"", None
+        finally:
+            self._has_waited_since(began)
+        if not _is_bare(desc) or context.store.config.writeLogsFromAllJobs:
+            return b"", None
+        module = desc.get_body()[1]
+        order = pickle.dumps((desc.inline_body, module and tuple(module), None), 5)
+        return (order, desc) if len(order) <= MOST_BYTES else (b"", None)
+
+    def commit(self, context: WorkerContext, desc: JobDescription, result: bytes) -> int:
+        """Commit what a function has returned; gives the exit status of a process that has done so.
+
+        :raises JobStoreUnavailableError: the store is full or fails: nothing is changed.
+        """
+        began = time.monotonic()
+        try:
+            return _commit(context, desc, result)
+        finally:
+            self._has_waited_since(began)
+
+    def _has_waited_since(self, began: float) -> None:
+        """Where a store is far away, jobs wait for it side by side in their processes; a host cannot."""
+        now = time.monotonic()
+        if now - began > SLOW_SECONDS:
+            self._not_before = now + PAUSES * (now - began)
 
 
 def _is_bare(desc: JobDescription) -> bool:
@@ -65,8 +94,19 @@ def _is_bare(desc: JobDescription) -> bool:
     )
 
 
+def _commit(context: WorkerContext, desc: JobDescription, result: bytes) -> int:
+    desc.attempt = desc.version
+    take_result(desc, result, [])
+    try:
+        context.store.update_job(desc)
+    except (ConcurrentFileModificationException, NoSuchJobException):
+        return REFUSED
+    context.report(str(desc.jobStoreID), desc.version)
+    return ENDED
+
+
 def order_to_commit(result: bytes) -> bytes:
-    """In the host, when `commit` has failed: what a process needs to commit it, waiting for room."""
+    """What a process needs to commit a result where the host has failed to."""
     return pickle.dumps((None, None, result), 5)
 
 
@@ -79,73 +119,53 @@ def obey(
     """
     body, module, result = pickle.loads(order)
     if result is not None:
-        return run_chain(context, job_id, version, None, partial(loads, result))
-    owner = os.getpid()
-    try:
-        job = _load(context, body, module)
-        place = Given(make_scratch(context.jobs_dir))
-        place.enter()
-    except BaseException:  # as for any other job, which meets the same
-        return run_chain(context, job_id, version)
-    try:
-        value = job.run(None)  # type: ignore[arg-type]  # it is not given to the function
-    except BaseException as error:
-        outcome: Callable[[], Any] = partial(_fail, error)
-    else:
-        data = _result(value) if os.getpid() == owner else None
-        if data is not None and _is_clean(place) and hand_over(data):
-            return ENDED
-        outcome = partial(_return, value)
-    if os.getpid() != owner:
-        return FAILED  # a child that the function has forked, and that has left it: its parent counts
-    return run_chain(context, job_id, version, place, outcome)
-
-
-def _load(context: WorkerContext, body: bytes, module: tuple[Any, ...] | None) -> FunctionWrappingJob:
+        return _commit_patiently(context, job_id, version, result)
     if not context.has_main:
         context.load_main()
-    if module is not None:
-        ModuleDescriptor(*module).load()
-    job: FunctionWrappingJob = loads(body)
-    return job
+    owner = os.getpid()
+    outcome = _outcome(context, body, module)
+    if os.getpid() != owner:
+        return FAILED  # a child that the function has forked, and that has left it: its parent counts
+    if outcome.pickled is not None and outcome.scratch is None:
+        result, promised = outcome.pickled
+        if not promised and len(result) <= MOST_BYTES and hand_over(result):
+            return ENDED
+    return run_chain(context, job_id, version, None, outcome)
 
 
-def _result(value: object) -> bytes | None:
-    """Pickle what a function has returned; None if that has to be done by who can say more of it."""
+def _outcome(context: WorkerContext, body: bytes, module: tuple[Any, ...] | None) -> Outcome:
+    """Run a function in a directory of its own, and remove that if nothing is left in it."""
+    scratch = None
     try:
-        data, promised = dumps(value, "the return value")
-    except Exception:
-        return None
-    return data if not promised and len(data) <= MOST_BYTES else None
-
-
-def _is_clean(place: Given) -> bool:
-    """Remove the directory of the job, if it has left nothing there."""
+        if module is not None:
+            ModuleDescriptor(*module).load()
+        job: FunctionWrappingJob = loads(body)
+        scratch = make_scratch(context.jobs_dir)
+        os.chdir(scratch)
+        value = job.run(None)  # type: ignore[arg-type]  # it is not given to the function
+    except BaseException as error:
+        return Outcome(scratch, error)
     try:
-        return remove_if_empty(place.path)
+        pickled = dumps(value, "what a function has returned")
+    except Exception:  # who commits it can say more of it
+        return Outcome(scratch, value=value)
+    return Outcome(None if _is_clean(scratch) else scratch, pickled=pickled)
+
+
+def _is_clean(scratch: str) -> bool:
+    try:
+        return remove_if_empty(scratch)
     except OSError:
         return False
 
 
-def _fail(error: BaseException) -> NoReturn:
-    raise error
+def _commit_patiently(context: WorkerContext, job_id: str, version: int, result: bytes) -> int:
+    """Do what the host has failed to, waiting for room."""
 
+    def load_and_commit() -> int:
+        return _commit(context, context.store.load_version(job_id, version), result)
 
-def _return(value: Any) -> Any:
-    return value
-
-
-def commit(context: WorkerContext, desc: JobDescription, result: bytes) -> int:
-    """In the host: commit what a function has returned; the exit status of a process that has done so.
-
-    :raises JobStoreUnavailableError: the store is full or fails: nothing is changed.
-    """
-    job_id, version = str(desc.jobStoreID), desc.version
-    desc.attempt = version
-    take_result(desc, result, [])
     try:
-        context.store.update_job(desc)
-    except (ConcurrentFileModificationException, NoSuchJobException):
+        return context.write(load_and_commit)
+    except NoSuchJobException:
         return REFUSED
-    context.report(job_id, desc.version)
-    return ENDED

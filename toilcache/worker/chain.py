@@ -41,16 +41,41 @@ LOG_LIMIT = 4 * 1024 * 1024
 ENDED, FAILED, REFUSED = 0, 1, 75
 
 
+class Outcome:
+    """What has come of a function that has run already, without a file store.
+
+    :param scratch: the directory that it had, if that is still there.
+    :param error: what it raised.
+    :param value: what it returned.
+    :param pickled: the same as `dumps` gives it, if that has been asked already: some things can be pickled
+        once only.
+    """
+
+    __slots__ = ("error", "pickled", "scratch", "value")
+
+    def __init__(
+        self,
+        scratch: str | None = None,
+        error: BaseException | None = None,
+        value: Any = None,
+        pickled: tuple[bytes, list[str]] | None = None,
+    ) -> None:
+        self.scratch = scratch
+        self.error = error
+        self.value = value
+        self.pickled = pickled
+
+
 def run_chain(
     context: WorkerContext,
     job_id: str,
     version: int,
     spare: Spare | None = None,
-    outcome: Callable[[], Any] | None = None,
+    outcome: Outcome | None = None,
 ) -> int:
     """Run a job at a version, then its successors as long as they may follow in this process.
 
-    Where the first has run already, `outcome` returns what it returned or raises what it raised.
+    Where the first has run already, `outcome` says what came of it.
 
     Returns 0 when every job run here has its record, be it of a success or of a failure; 75 (EX_TEMPFAIL)
     when the store refused us because a newer attempt exists. Only the first may have the spare directory:
@@ -91,7 +116,7 @@ class _Run:
         version: int,
         reserved: JobDescription,
         spare: Spare | None = None,
-        outcome: Callable[[], Any] | None = None,
+        outcome: Outcome | None = None,
     ) -> None:
         self._context = context
         self._store = context.store
@@ -113,7 +138,10 @@ class _Run:
             )
             file_store.commits_aside = False
             file_store.spare = self._spare
-            self._run(file_store)
+            if self._outcome is None:
+                self._run(file_store)
+            else:
+                self._finish(file_store, self._outcome)
         except BaseException as error:  # sys.exit and Ctrl-C in a job are failures of that job like any other
             if self._committed:
                 self._stop_after_commit(error)
@@ -130,12 +158,24 @@ class _Run:
         job._defer = deferred.add
         try:
             with file_store.open(job):
-                value = self._outcome() if self._outcome else run_job(job, file_store)
+                value = run_job(job, file_store)
                 self._save_successors(job)
                 self._commit(file_store, value)
         finally:
             job._defer = None  # the attempt is over
             deferred.make_calls()
+
+    def _finish(self, file_store: AbstractFileStore, outcome: Outcome) -> None:
+        """Commit what a function has come to that has run already, and tidy up where it ran."""
+        failed = True
+        try:
+            if outcome.error is not None:
+                raise outcome.error
+            self._commit(file_store, outcome.value, outcome.pickled)
+            failed = False
+        finally:
+            if outcome.scratch is not None:
+                file_store.tidy_up(outcome.scratch, failed=failed)
 
     def _save_successors(self, job: Job) -> None:
         """Save what the job added; while the store is full, each try goes on where the last one stopped."""
@@ -158,14 +198,16 @@ class _Run:
 
         self._context.write(save)
 
-    def _commit(self, file_store: AbstractFileStore, value: Any) -> None:
+    def _commit(
+        self, file_store: AbstractFileStore, value: Any, pickled: tuple[bytes, list[str]] | None = None
+    ) -> None:
         desc = self._desc
         if desc.services:
             raise JobException(
                 f"cannot run the services of job {desc}: they can be described, but nothing starts them yet; "
                 "start and stop what you need inside the jobs that use it"
             )
-        data, refs = dumps(value, _ReturnValue(desc))
+        data, refs = pickled or dumps(value, _ReturnValue(desc))
         if len(data) <= INLINE_RESULT:
             take_result(desc, data, refs)
         else:

@@ -22,7 +22,8 @@ from toilcache.job_store.liveness import closing, note_of
 from toilcache.node.coordination import NodeDirs, NodeHold
 from toilcache.node.identity import get_process_name
 from toilcache.node.namespaces import pid_namespace
-from toilcache.worker import bare, posix
+from toilcache.worker import posix
+from toilcache.worker.bare import BareFunctions, obey, order_to_commit
 from toilcache.worker.chain import run_chain
 from toilcache.worker.context import WorkerContext
 from toilcache.worker.helpers import MOST_CALLERS, Helpers
@@ -33,6 +34,9 @@ from toilcache.worker.running import Running
 
 _MANY_SIGNS = 256
 """Where as many have come at once, more may have been lost: the kernel keeps a few more than these."""
+
+MOST_BARE = os.sysconf("SC_OPEN_MAX") // 8
+"""A running bare function takes one more of the host's descriptors than another job."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ class Host:
         self._running: dict[int, Running] = {}
         self._queue: deque[tuple[str, int, Shape]] = deque()
         self._kernel = posix.Kernel()
+        self._bare = BareFunctions()
         self._pid = os.getpid()
         self._stopping = False
         self._note: str | None = None
@@ -156,8 +161,10 @@ class Host:
         """Begin an attempt."""
         if not self._runners.pids:
             self._context.prepare()
-        what = (b"", None) if self._runners.are_shared else bare.order(self._context, job_id, version)
-        self._begin(job_id, version, shape, *what)
+        order, desc = b"", None
+        if not self._runners.are_shared and len(self._running) < MOST_BARE:
+            order, desc = self._bare.order(self._context, job_id, version)
+        self._begin(job_id, version, shape, order, desc)
 
     def _begin(
         self, job_id: str, version: int, shape: Shape, order: bytes, desc: JobDescription | None = None
@@ -175,20 +182,25 @@ class Host:
         """In a runner: run the chain that begins with this attempt, or what it was ordered to."""
         os.environ[protocol.JOB_MARKER] = f"{job_id}:{version}"
         if order:
-            return bare.obey(self._context, job_id, version, order, self._runners.hand_over)
+            return obey(self._context, job_id, version, order, self._runners.hand_over)
         return run_chain(self._context, job_id, version, spare)
 
     def _rehearse(self, context: WorkerContext, job_id: str, version: int) -> None:
         """Do in the host itself, and in other surroundings, what a runner does, as a bare function or not."""
         real, self._context = self._context, context
+        home, marker = os.open(".", os.O_PATH | os.O_DIRECTORY), os.environ.get(protocol.JOB_MARKER)
         try:
-            order, desc = bare.order(context, job_id, version)
+            order, desc = self._bare.order(context, job_id, version)
             result = self._runners.rehearse(job_id, version, order)
             if desc is not None and result:
-                bare.commit(context, desc, result)
+                self._bare.commit(context, desc, result)
         finally:
             self._context = real
+            os.fchdir(home)
+            os.close(home)
             os.environ.pop(protocol.JOB_MARKER, None)
+            if marker is not None:
+                os.environ[protocol.JOB_MARKER] = marker
 
     def _leave_the_host(self, log: int) -> None:
         self._kernel.leave(self._pid, log)
@@ -256,10 +268,10 @@ class Host:
         if not result:
             return 0
         try:
-            return bare.commit(self._context, desc, result) << 8
+            return self._bare.commit(self._context, desc, result) << 8
         except Exception:  # a process meets it again, and what it does then is its own affair
             self._runners.bury(running.runner)
-            self._begin(running.job_id, running.version, running.shape, bare.order_to_commit(result))
+            self._begin(running.job_id, running.version, running.shape, order_to_commit(result))
             if self._source.lost:
                 self._write_note()
             return None

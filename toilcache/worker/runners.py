@@ -64,6 +64,12 @@ class Runner:
         except BlockingIOError:  # nothing, and something that it has started still could
             return b""
 
+    def expect_nothing(self) -> None:
+        """It will hand nothing over: of descriptors there are not so many."""
+        if self._handed_over >= 0:
+            os.close(self._handed_over)
+            self._handed_over = -1
+
     def give_nothing_more(self) -> None:
         """Let it end when it has done its work."""
         if self._pipe >= 0:
@@ -73,9 +79,7 @@ class Runner:
     def close(self) -> None:
         """Have nothing more to do with it."""
         self.give_nothing_more()
-        if self._handed_over >= 0:
-            os.close(self._handed_over)
-            self._handed_over = -1
+        self.expect_nothing()
 
     def drop_spare(self) -> None:
         """Remove its spare directory, if it has one that is empty."""
@@ -106,7 +110,7 @@ class Runners:
         self._wake = wake
         self._done = _nonblocking_pipe() if wake >= 0 else (-1, -1)
         self._to_host = -1
-        self._inode = 0
+        self._inode: tuple[int, ...] = ()
         self._logs: list[int] = []
         self._waiting: dict[int, Runner] = {}
         self._ahead = 1
@@ -131,6 +135,8 @@ class Runners:
                 self._fork_several()
             _, runner = self._waiting.popitem()
             if runner.give(job_id, version, order):
+                if not order:
+                    runner.expect_nothing()
                 if self._wake < 0:
                     runner.give_nothing_more()
                 return runner
@@ -142,7 +148,7 @@ class Runners:
         """
         reading, writing = os.pipe()
         results, self._to_host = _nonblocking_pipe()
-        self._inode = os.fstat(results).st_ino
+        self._inode = os.fstat(results)[1:3]
         runner = Runner(0, -1, writing, results)
         try:
             runner.give(job_id, version, order)
@@ -160,7 +166,7 @@ class Runners:
         Who closes descriptors that are not his may have a file of his own in the place of this one.
         """
         try:
-            if os.fstat(self._to_host).st_ino != self._inode:
+            if os.fstat(self._to_host)[1:3] != self._inode:
                 return False
             os.write(self._to_host, data)
         except OSError:
@@ -248,7 +254,7 @@ class Runners:
                 self._become(me.log)
                 for runner in (me, *self._waiting.values()):
                     runner.close()
-                self._inode = os.fstat(self._to_host).st_ino
+                self._inode = os.fstat(self._to_host)[1:3]
                 status = self._work(reading, me.spare)
             except BaseException:
                 sys.__excepthook__(*sys.exc_info())
