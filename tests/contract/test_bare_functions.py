@@ -294,6 +294,7 @@ def test_a_full_store_is_waited_for_by_another_process(
     with pytest.raises(Exception, match="No space left"):
         host.commit(context, desc, results[0])
     monkeypatch.setattr(vfs, "link", os.link)
+    monkeypatch.setattr(vfs, "mkdir", full)  # there is room for a record again, and for a directory not yet
     assert not bench.has_run(request)
     later = bare.order_to_commit(results[0])
     assert bare.obey(context, request.job_id, request.version, later, hand_over) == ENDED

@@ -51,9 +51,9 @@ def run_workflow(kind: str, size: int, directory: str, *options: str) -> dict[st
     return figures
 
 
-def fan_out(directory: str, sizes: tuple[int, int] = FAN_SIZES, *options: str) -> float:
+def fan_out(directory: str, sizes: tuple[int, int] = FAN_SIZES, *options: str, kind: str = "fan") -> float:
     """Jobs per second of no-op siblings, one process each: the marginal rate between two sizes."""
-    few, many = (run_workflow("fan", size, directory, *options)["seconds"] for size in sizes)
+    few, many = (run_workflow(kind, size, directory, *options)["seconds"] for size in sizes)
     return float((sizes[1] - sizes[0]) / (many - few))
 
 
@@ -203,6 +203,7 @@ def _wall(command: list[str]) -> float:
 
 ROWS: dict[str, Row] = {
     "fan-out": Row(fan_out, "jobs/s"),
+    "fan-out-given": Row(partial(fan_out, kind="fan-given"), "jobs/s"),
     "fan-out-shared": Row(fan_out_shared, "jobs/s"),
     "distinct-pids": Row(distinct_pids, "of 200", Budget(200, least=True)),
     "chain": Row(chain, "ms/job", Budget(3)),

@@ -23,6 +23,10 @@ def noop() -> None:
     """Do nothing, in a process of its own."""
 
 
+def noop_given(job: Job) -> None:
+    """Do nothing, and be given one's job for that."""
+
+
 def own_pid() -> int:
     """Return the id of the process that the job runs in."""
     return os.getpid()
@@ -32,6 +36,12 @@ def fan(job: Job, size: int) -> None:
     """Add ``size`` children that do nothing."""
     for _ in range(size):
         job.addChildFn(noop, **SMALL)
+
+
+def fan_given(job: Job, size: int) -> None:
+    """Add ``size`` children that are given their jobs and do nothing."""
+    for _ in range(size):
+        job.addChildJobFn(noop_given, **SMALL)
 
 
 def pids(job: Job, size: int) -> Any:
@@ -49,7 +59,7 @@ def empty(job: Job, size: int) -> None:
     """Be the only job."""
 
 
-KINDS = {"fan": fan, "pids": pids, "chain": chain, "empty": empty}
+KINDS = {"fan": fan, "fan-given": fan_given, "pids": pids, "chain": chain, "empty": empty}
 
 
 def main(arguments: list[str]) -> None:
