@@ -252,12 +252,13 @@ def test_a_slow_store_is_left_to_the_jobs(bench: BareBench, monkeypatch: pytest.
         return load(job_id, version)
 
     monkeypatch.setattr(context.store, "load_version", slow)
-    assert host.order(context, request.job_id, request.version)[1] is not None
+    assert host.order(context, request.job_id, request.version, is_alone=False)[1] is not None
     monkeypatch.setattr(context.store, "load_version", load)
     now[0] += 0.99
-    assert host.order(context, request.job_id, request.version) == (b"", None)
+    assert host.order(context, request.job_id, request.version, is_alone=False) == (b"", None)
+    assert host.order(context, request.job_id, request.version, is_alone=True)[1] is not None
     now[0] += 0.02
-    assert host.order(context, request.job_id, request.version)[1] is not None
+    assert host.order(context, request.job_id, request.version, is_alone=False)[1] is not None
 
 
 def test_many_are_committed_once_each(bench: BareBench) -> None:
@@ -277,7 +278,7 @@ def test_a_full_store_is_waited_for_by_another_process(
     )  # who obeys is mostly a process of its own, and stays where the function was
     context, host = bench.context(), bare.BareFunctions()
     request = bench.bare(bare_functions.value, [1, 2])
-    order, desc = host.order(context, request.job_id, request.version)
+    order, desc = host.order(context, request.job_id, request.version, is_alone=False)
     assert desc is not None
     results: list[bytes] = []
 
@@ -325,19 +326,19 @@ def test_who_is_no_bare_function_is_left_to_its_process(bench: BareBench) -> Non
         promised,
     ]
     requests = [bench.born(job) for job in others]
-    found = [host.order(context, request.job_id, request.version) for request in requests]
+    found = [host.order(context, request.job_id, request.version, is_alone=False) for request in requests]
     assert found == [(b"", None)] * len(others)
-    assert host.order(context, str(follower.jobStoreID), 1) == (b"", None)
-    assert host.order(context, "0123456789abcdef", 1) == (b"", None)
+    assert host.order(context, str(follower.jobStoreID), 1, is_alone=True) == (b"", None)
+    assert host.order(context, "0123456789abcdef", 1, is_alone=True) == (b"", None)
     plain = bench.bare(bare_functions.value)
-    order, desc = host.order(context, plain.job_id, plain.version)
+    order, desc = host.order(context, plain.job_id, plain.version, is_alone=True)
     assert desc is not None
     assert pickle.loads(order)[0] == desc.inline_body
     context.store.config.writeLogsFromAllJobs = True
-    assert host.order(context, plain.job_id, plain.version) == (b"", None)
+    assert host.order(context, plain.job_id, plain.version, is_alone=True) == (b"", None)
     context.store.config.writeLogsFromAllJobs = False
     Path(bench.dirs.jobs).parent.joinpath("cache").mkdir()  # there each job takes its place
-    assert host.order(context, plain.job_id, plain.version) == (b"", None)
+    assert host.order(context, plain.job_id, plain.version, is_alone=True) == (b"", None)
 
 
 @pytest.mark.parametrize("function", [bare_functions.close_all, bare_functions.close_all_and_open])

@@ -46,13 +46,17 @@ class BareFunctions:
     def __init__(self) -> None:
         self._not_before = 0.0
 
-    def order(self, context: WorkerContext, job_id: str, version: int) -> tuple[bytes, JobDescription | None]:
+    def order(
+        self, context: WorkerContext, job_id: str, version: int, is_alone: bool
+    ) -> tuple[bytes, JobDescription | None]:
         """Give what a process needs to run a bare function, and its description; nothing for other jobs.
 
         On a node with a cache every job takes its place there. Nobody follows a bare function in its process.
+
+        :param is_alone: whether no other job of the host is kept waiting while this is done.
         """
         began = time.monotonic()
-        if began < self._not_before or has_cache(context.jobs_dir):
+        if (began < self._not_before and not is_alone) or has_cache(context.jobs_dir):
             return b"", None
         try:
             desc = context.store.load_version(job_id, version)

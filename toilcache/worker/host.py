@@ -163,7 +163,8 @@ class Host:
             self._context.prepare()
         order, desc = b"", None
         if not self._runners.are_shared and len(self._running) < MOST_BARE:
-            order, desc = self._bare.order(self._context, job_id, version)
+            is_alone = not self._running
+            order, desc = self._bare.order(self._context, job_id, version, is_alone)
         self._begin(job_id, version, shape, order, desc)
 
     def _begin(
@@ -190,7 +191,7 @@ class Host:
         real, self._context = self._context, context
         home, marker = os.open(".", os.O_PATH | os.O_DIRECTORY), os.environ.get(protocol.JOB_MARKER)
         try:
-            order, desc = self._bare.order(context, job_id, version)
+            order, desc = self._bare.order(context, job_id, version, is_alone=True)
             result = self._runners.rehearse(job_id, version, order)
             if desc is not None and result:
                 self._bare.commit(context, desc, result)
