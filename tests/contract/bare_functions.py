@@ -62,11 +62,12 @@ def exit_at_once() -> None:
 
 
 def fork_and_return() -> str:
-    """Return in two processes; the child is done first."""
+    """Return in two processes; the child is done first, and leaves its parent the directory."""
     pid = os.fork()
     if pid == 0:
         return "child"
     os.waitpid(pid, 0)
+    Path("made later").touch()
     return "parent"
 
 

@@ -254,6 +254,7 @@ def test_a_slow_store_is_left_to_the_jobs(bench: BareBench, monkeypatch: pytest.
     monkeypatch.setattr(context.store, "load_version", slow)
     assert host.order(context, request.job_id, request.version, is_alone=False)[1] is not None
     monkeypatch.setattr(context.store, "load_version", load)
+    assert (host.leaves_the_store(is_alone=False), host.leaves_the_store(is_alone=True)) == (True, False)
     now[0] += 0.99
     assert host.order(context, request.job_id, request.version, is_alone=False) == (b"", None)
     assert host.order(context, request.job_id, request.version, is_alone=True)[1] is not None

@@ -55,9 +55,9 @@ class BareFunctions:
 
         :param is_alone: whether no other job of the host is kept waiting while this is done.
         """
-        began = time.monotonic()
-        if (began < self._not_before and not is_alone) or has_cache(context.jobs_dir):
+        if self.leaves_the_store(is_alone) or has_cache(context.jobs_dir):
             return b"", None
+        began = time.monotonic()
         try:
             desc = context.store.load_version(job_id, version)
         except Exception:  # its own process meets the same, and says what has to be said
@@ -69,6 +69,10 @@ class BareFunctions:
         module = desc.get_body()[1]
         order = pickle.dumps((desc.inline_body, module and tuple(module), None), 5)
         return (order, desc) if len(order) <= MOST_BYTES else (b"", None)
+
+    def leaves_the_store(self, is_alone: bool) -> bool:
+        """Tell whether jobs are to wait for the store by themselves, and not a host that others need."""
+        return not is_alone and time.monotonic() < self._not_before
 
     def commit(self, context: WorkerContext, desc: JobDescription, result: bytes) -> int:
         """Commit what a function has returned; gives the exit status of a process that has done so.
@@ -127,7 +131,7 @@ def obey(
     if not context.has_main:
         context.load_main()
     owner = os.getpid()
-    outcome = _outcome(context, body, module)
+    outcome = _outcome(context, body, module, owner)
     if os.getpid() != owner:
         return FAILED  # a child that the function has forked, and that has left it: its parent counts
     if outcome.pickled is not None and outcome.scratch is None:
@@ -137,8 +141,11 @@ def obey(
     return run_chain(context, job_id, version, None, outcome)
 
 
-def _outcome(context: WorkerContext, body: bytes, module: tuple[Any, ...] | None) -> Outcome:
-    """Run a function in a directory of its own, and remove that if nothing is left in it."""
+def _outcome(context: WorkerContext, body: bytes, module: tuple[Any, ...] | None, owner: int) -> Outcome:
+    """Run a function in a directory of its own, and remove that if nothing is left in it.
+
+    What it has forked, and has left it before `owner`, changes nothing.
+    """
     scratch = None
     try:
         if module is not None:
@@ -149,6 +156,8 @@ def _outcome(context: WorkerContext, body: bytes, module: tuple[Any, ...] | None
         value = job.run(None)  # type: ignore[arg-type]  # it is not given to the function
     except BaseException as error:
         return Outcome(scratch, error)
+    if os.getpid() != owner:
+        return Outcome(scratch)
     try:
         pickled = dumps(value, "what a function has returned")
     except Exception:  # who commits it can say more of it

@@ -268,14 +268,14 @@ class Host:
         result = running.runner.handed_over()
         if not result:
             return 0
-        try:
-            return self._bare.commit(self._context, desc, result) << 8
-        except Exception:  # a process meets it again, and what it does then is its own affair
-            self._runners.bury(running.runner)
-            self._begin(running.job_id, running.version, running.shape, order_to_commit(result))
-            if self._source.lost:
-                self._write_note()
-            return None
+        if not self._bare.leaves_the_store(is_alone=not self._running):
+            with suppress(Exception):  # a process meets it again, and what it does then is its own affair
+                return self._bare.commit(self._context, desc, result) << 8
+        self._runners.bury(running.runner)
+        self._begin(running.job_id, running.version, running.shape, order_to_commit(result))
+        if self._source.lost:
+            self._write_note()
+        return None
 
     def _call_deferred(self, running: Running, status: int) -> bool:
         """Have a child call what an attempt has deferred and not called itself; False if there is nothing.

@@ -2,7 +2,7 @@
 
 Python looks up names and types at their first use, and rewrites the code of a function while it runs for the
 first times; all that is written to memory. What a host has done before it forks no child does again, and
-pages that a child does not write to are not copied: of a small job's, one in ten. Knows how a job is run;
+pages that a child does not write to are not copied: of a small job's, one in ten. Knows how a job is made;
 must not touch the workflow's job store, nor the node's cache: what a host has open of that no child may use.
 """
 

@@ -41,7 +41,7 @@ class WorkSource(ABC):
 
     @abstractmethod
     def record(self, job_id: str, version: int) -> None:
-        """Report a record written to the job store; called in a job's process."""
+        """Report a record written to the job store; called in a job's process or the host."""
 
     @abstractmethod
     def ended(
